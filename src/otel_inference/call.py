@@ -1,0 +1,191 @@
+"""One call of a model: the record that everything else is computed from.
+
+`OpenCall` is a call while it runs; `Call` is what is left of it when it has ended. The engines
+fill the first, every consumer (metrics, health) reads the second and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENDED: Final = object()
+"""What an ended call watches. A context may outlive the call it was copied from, so that
+"a call is current" alone does not mean that a call is running."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a generation or an embedding took and gave; totals over the rows of a batch."""
+
+    operation: str
+    """`gen_ai.operation.name`: `text_completion`, `chat` or `embeddings`."""
+    request: Mapping[str, Any]
+    """`gen_ai.request.*` attributes that the caller asked for or the model's defaults set."""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    time_to_first_token_s: float | None = None
+    time_per_output_token_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One ended call: who, how long, how it ended, how big."""
+
+    engine: str
+    operation: str
+    model: str
+    started_unix_ns: int
+    duration_ns: int
+    error_type: str | None = None
+    """Canonical class name of the exception that ended the call; `None` on success."""
+    cold: bool = False
+    batch_size: int | None = None
+    input_size: int | None = None
+    device: str | None = None
+    usage: Usage | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Duration in seconds."""
+        return self.duration_ns / 1e9
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call ended in an exception."""
+        return self.error_type is not None
+
+
+class Meter:
+    """Times the forward steps of one generation, at the watched module's own call.
+
+    The first token exists when the step after the prefill begins: by then the token has been
+    chosen, streamed and, on an accelerator, waited for by the engine itself, so that nothing
+    has to be synchronised to know it.
+
+    Args:
+        prefill_steps: Forward steps before the first token (more than one with chunked prefill).
+    """
+
+    __slots__ = ("first_token_ns", "prefill_steps", "started_ns", "steps")
+
+    def __init__(self, prefill_steps: int = 1) -> None:
+        self.prefill_steps = prefill_steps
+        self.started_ns = perf_counter_ns()
+        self.first_token_ns: int | None = None
+        self.steps = 0
+
+    def step(self) -> None:
+        """Note that a forward step begins."""
+        if self.steps == self.prefill_steps:
+            self.first_token_ns = perf_counter_ns()
+        self.steps += 1
+
+
+class OpenCall:
+    """A call while it runs. Holds no reference to the host's inputs, outputs or exceptions."""
+
+    __slots__ = (
+        "batch_size",
+        "cold",
+        "decode_ns",
+        "decoded_tokens",
+        "device",
+        "engine",
+        "error_type",
+        "first_token_ns",
+        "input_size",
+        "input_tokens",
+        "meter",
+        "model",
+        "operation",
+        "output_tokens",
+        "request",
+        "started_ns",
+        "started_unix_ns",
+        "usage_operation",
+        "watched",
+    )
+
+    def __init__(self, engine: str, operation: str, model: str) -> None:
+        self.engine = engine
+        self.operation = operation
+        self.model = model
+        self.cold = False
+        self.batch_size: int | None = None
+        self.input_size: int | None = None
+        self.device: str | None = None
+        self.error_type: str | None = None
+        self.started_ns = 0
+        self.started_unix_ns = 0
+        self.watched: object | None = None
+        """The module whose own calls are generation steps of this call; `ENDED` once it ended."""
+        self.meter: Meter | None = None
+        self.usage_operation: str | None = None
+        self.request: Mapping[str, Any] = {}
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.first_token_ns: int | None = None
+        self.decode_ns = 0
+        self.decoded_tokens = 0
+
+    def watch(self, module: object, meter: Meter) -> None:
+        """Count `module`'s own calls as the steps of a generation until `unwatch`."""
+        self.meter = meter
+        self.watched = module
+
+    def unwatch(self) -> None:
+        """Stop watching."""
+        if self.watched is not ENDED:
+            self.watched = None
+        self.meter = None
+
+    def add_tokens(self, input_tokens: int | None, output_tokens: int | None) -> None:
+        """Add one generation's tokens; a call may hold several (the batches of a pipeline)."""
+        if input_tokens is not None:
+            self.input_tokens = (self.input_tokens or 0) + input_tokens
+        if output_tokens is not None:
+            self.output_tokens = (self.output_tokens or 0) + output_tokens
+
+    def add_decode(self, first_token_ns: int, ended_ns: int, tokens_per_row: int) -> None:
+        """Add one generation's stamps: its first token, its end and the tokens of a row.
+
+        The call's first token is that of its first generation; the time per output token is
+        taken over all of them.
+        """
+        if self.first_token_ns is None:
+            self.first_token_ns = first_token_ns
+        if tokens_per_row > 1:
+            self.decode_ns += ended_ns - first_token_ns
+            self.decoded_tokens += tokens_per_row - 1
+
+    def closed(self, ended_ns: int) -> Call:
+        """The record of this call, ended at `ended_ns` of the clock it was started on."""
+        return Call(
+            engine=self.engine,
+            operation=self.operation,
+            model=self.model,
+            started_unix_ns=self.started_unix_ns,
+            duration_ns=ended_ns - self.started_ns,
+            error_type=self.error_type,
+            cold=self.cold,
+            batch_size=self.batch_size,
+            input_size=self.input_size,
+            device=self.device,
+            usage=None if self.usage_operation is None else self._usage(self.usage_operation),
+        )
+
+    def _usage(self, operation: str) -> Usage:
+        first = self.first_token_ns
+        return Usage(
+            operation=operation,
+            request=self.request,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            time_to_first_token_s=None if first is None else (first - self.started_ns) / 1e9,
+            time_per_output_token_s=(self.decode_ns / self.decoded_tokens / 1e9 if self.decoded_tokens else None),
+        )

@@ -1,0 +1,78 @@
+"""The outermost call of a torch module: whether it counts, and what is known of it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_inference import guard, semconv
+from otel_inference.engines._measured import measured
+from otel_inference.engines._module_call import module_call_target
+from otel_inference.engines._naming import module_name
+from otel_inference.engines._values import batch_size_of, size_of
+from otel_inference.nesting import silently
+from otel_inference.protocols import outlet_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_inference.call import OpenCall
+    from otel_inference.patching import Target
+    from otel_inference.protocols import CallSink, Outlet
+
+
+ENGINE_NAME: Final = "torch"
+
+
+def forward_target() -> Target:
+    """`torch.nn.Module.__call__`, reporting to the torch engine's outlet.
+
+    The transformers engine needs the same layer, to time the steps of a generation, whether or not
+    calls of bare modules are counted; hence the outlet is looked up here.
+    """
+    return module_call_target(functools.partial(_outermost, outlet_of(ENGINE_NAME)))
+
+
+def _outermost(
+    outlet: Outlet, dispatch: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    sink = outlet.sink
+    if sink is None:
+        return dispatch(module, *args, **kwargs)
+    torch = sys.modules["torch"]
+    if module.training and not outlet.training:
+        if torch.is_grad_enabled():
+            # A training step: neither it nor the frozen parts inside it are inference.
+            return silently(dispatch, module, *args, **kwargs)
+        return dispatch(module, *args, **kwargs)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or "_is_replica" in vars(module):
+        # Making a graph is not inference; a replica is one share of a DataParallel call.
+        return silently(dispatch, module, *args, **kwargs)
+    call = _begin(sink, module, args, kwargs)
+    return measured(sink, call, dispatch, (module, *args), kwargs)
+
+
+def _begin(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenCall | None:
+    try:
+        first = first_input(args, kwargs)
+        device = getattr(first, "device", None)
+        return sink.begin(
+            ENGINE_NAME,
+            semconv.FORWARD,
+            module_name(module),
+            device=None if device is None else str(device),
+            batch_size=batch_size_of(first),
+            input_size=size_of(first),
+        )
+    except Exception:  # noqa: BLE001 - the host's call goes on uncounted
+        guard.failed("torch")
+        return None
+
+
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first positional argument, else the token ids, else the first keyword argument."""
+    if args:
+        return args[0]
+    ids = kwargs.get("input_ids")
+    return ids if ids is not None else next(iter(kwargs.values()), None)

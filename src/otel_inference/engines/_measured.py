@@ -1,0 +1,48 @@
+"""Running a function of the host as one call of ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_inference import guard
+from otel_inference.nesting import silently
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_inference.call import OpenCall
+    from otel_inference.protocols import CallSink
+
+
+def measured(
+    sink: CallSink,
+    call: OpenCall | None,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    note_result: Callable[[OpenCall, Any], None] | None = None,
+) -> Any:
+    """Run `function` within `call` and end it once, however it ends.
+
+    Args:
+        sink: Where the call was begun.
+        call: The call, or `None` when this one is not counted, nor anything inside it.
+        function: The host's function.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        note_result: Reads what the call should know of the result, and must not keep it.
+    """
+    if call is None:
+        return silently(function, *args, **kwargs)
+    try:
+        result = function(*args, **kwargs)
+    except BaseException as error:
+        sink.end(call, error)
+        raise
+    if note_result is not None:
+        try:
+            note_result(call, result)
+        except Exception:  # noqa: BLE001 - our reading of a result is never the host's problem
+            guard.failed("result")
+    sink.end(call)
+    return result

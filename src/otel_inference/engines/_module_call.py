@@ -1,0 +1,97 @@
+"""The one wrapper that every submodule of every torch model passes through.
+
+It is a plain function that does the dispatch of `torch.nn.Module` itself: inside a call that is
+already counted it costs a context variable read and a few comparisons, and the frame that it adds
+replaces the frame of torch's own dispatcher.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from wrapt import register_post_import_hook
+
+from otel_inference import guard
+from otel_inference.call import ENDED
+from otel_inference.nesting import current
+from otel_inference.patching import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+
+def module_call_target(outermost: Callable[..., Any]) -> Target:
+    """The target `torch.nn.Module.__call__`.
+
+    The hook is on `torch` itself, not on the submodule that defines the class: parts of torch keep
+    a reference to `Module.__call__` while torch is being imported (`torch.fx`), and those have to
+    see the original.
+
+    Args:
+        outermost: Called as `outermost(dispatch, module, args, kwargs)` where no call is running.
+    """
+    return Target(module="torch", path="nn.Module.__call__", wrap=lambda original: _wrap(original, outermost))
+
+
+def _wrap(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:
+    get = current.get
+
+    @functools.wraps(original)
+    def dispatching(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = get()
+        if call is not None:
+            watched = call.watched
+            if watched is not None:
+                if watched is ENDED:
+                    return outermost(original, self, args, kwargs)
+                if watched is self and call.meter is not None:
+                    call.meter.step()
+            compiled = self._compiled_call_impl
+            if compiled is None:
+                return self._call_impl(*args, **kwargs)
+            return compiled(*args, **kwargs)
+        return outermost(original, self, args, kwargs)
+
+    @functools.wraps(original)
+    def delegating(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = get()
+        if call is None or call.watched is ENDED:
+            return outermost(original, self, args, kwargs)
+        if call.watched is self and call.meter is not None:
+            call.meter.step()
+        return original(self, *args, **kwargs)
+
+    wrapper = dispatching if _is_plain_dispatcher(original) else delegating
+    _hide_from_dynamo(wrapper, original)
+    return wrapper
+
+
+def _is_plain_dispatcher(original: Any) -> bool:
+    """Whether `original` is torch's own two-line dispatcher, which we may then do ourselves."""
+    code = getattr(original, "__code__", None)
+    return code is not None and code.co_names == ("_compiled_call_impl", "_call_impl")
+
+
+def _hide_from_dynamo(wrapper: Any, original: Any) -> None:
+    """Let `torch.compile` and `torch.export` see the original where they would trace the wrapper.
+
+    `_torchdynamo_inline` names the function to trace in place of this one; torch's own compiled
+    functions carry it. `skip_code` makes the wrapper's frame one that is not compiled when it is
+    the first frame under `torch.compile(module)`, as torch's own dispatcher is by its file name.
+    The compiler is imported late, if ever: the hook waits for it.
+    """
+    wrapper._torchdynamo_inline = original
+    code = wrapper.__code__  # shared by every wrapper made here, so once per process is enough
+    if code not in _hidden:
+        _hidden.add(code)
+        register_post_import_hook(lambda module: _skip(module, code), "torch._dynamo.eval_frame")
+
+
+_hidden: set[CodeType] = set()
+
+
+def _skip(eval_frame: Any, code: CodeType) -> None:
+    with guard.guarded("torch.compile"):
+        eval_frame.skip_code(code)

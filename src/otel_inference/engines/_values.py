@@ -1,0 +1,53 @@
+"""How big an input is, read from its shape alone.
+
+Values of the host are never iterated, truth-tested, measured with `len()` (lists apart), copied or
+synchronised with an accelerator, and never kept.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def batch_size_of(value: Any) -> int | None:
+    """Rows of a list, or of an array with at least two dimensions; else `None`."""
+    if isinstance(value, list):
+        return len(value)
+    shape = shape_of(value)
+    return shape[0] if shape is not None and len(shape) > 1 else None
+
+
+def size_of(value: Any) -> int | None:
+    """Elements of an array; `None` for what has no shape."""
+    shape = shape_of(value)
+    return None if shape is None else math.prod(shape)
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array or tensor, if it is one of plain integers.
+
+    Symbolic sizes are left alone: to read one as a number while a graph is traced would pin the
+    graph to that number.
+    """
+    shape = getattr(value, "shape", None)
+    if not isinstance(shape, tuple):
+        return None
+    return shape if all(type(size) is int for size in shape) else None
+
+
+def token_count(ids: Any, mask: Any = None) -> int | None:
+    """Tokens of a two-dimensional integer tensor, over all rows; `None` for anything else.
+
+    Args:
+        ids: Token ids of shape (rows, tokens).
+        mask: Attention mask of the same shape. Padding is left out only if it lies on the CPU,
+            where counting costs no copy and waits for nothing.
+    """
+    shape = shape_of(ids)
+    if shape is None or len(shape) != 2 or "int" not in str(getattr(ids, "dtype", "")):
+        return None
+    device = getattr(mask, "device", None)
+    if shape_of(mask) == shape and getattr(device, "type", device) == "cpu":
+        return int(mask.sum())
+    return math.prod(shape)

@@ -1,0 +1,77 @@
+"""What OpenTelemetry's launcher loads: one stateless instrumentor per engine.
+
+`instrument()` of the launcher passes no options; those under
+`instrumentation/development: python: inference_torch:` of a declarative configuration file arrive
+as keyword arguments. An exception other than an import error would keep every later instrumentor of
+any vendor from loading, so that whatever goes wrong here is one log line.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+
+from otel_inference import guard, runtime
+from otel_inference.engines import load
+from otel_inference.errors import EngineUnavailableError, OtelInferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_log = logging.getLogger("otel_inference")
+_PROVIDERS = ("tracer_provider", "meter_provider", "logger_provider")
+
+
+@dataclass
+class Options:
+    """Options of a declarative configuration file; each overrides the environment's."""
+
+    max_models: int | None = None
+    capture_content: bool | None = None
+    training: bool | None = None
+
+
+class _EngineInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+    engine: ClassVar[str]
+    configuration: ClassVar[type] = Options
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """The library this engine patches, with its supported versions."""
+        return (load(self.engine).requires,)
+
+    def _instrument(self, **kwargs: Any) -> None:
+        try:
+            providers = {name: kwargs.pop(name) for name in _PROVIDERS if name in kwargs}
+            if runtime.allows(self.engine):
+                runtime.instrument((self.engine,), **providers)
+                runtime.adjust(kwargs)
+        except EngineUnavailableError as error:
+            _log.debug("%s", error)
+        except OtelInferenceError as error:
+            _log.error("%s is not instrumented as configured: %s", self.engine, error)
+        except Exception:  # noqa: BLE001 - see the module's docstring
+            guard.failed("entrypoint")
+
+    def _uninstrument(self, **_: Any) -> None:
+        runtime.uninstrument((self.engine,))
+
+
+class TorchInstrumentor(_EngineInstrumentor):
+    """`inference_torch`."""
+
+    engine = "torch"
+
+
+class TransformersInstrumentor(_EngineInstrumentor):
+    """`inference_transformers`."""
+
+    engine = "transformers"
+
+
+class OnnxRuntimeInstrumentor(_EngineInstrumentor):
+    """`inference_onnxruntime`."""
+
+    engine = "onnxruntime"

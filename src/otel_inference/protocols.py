@@ -1,0 +1,68 @@
+"""Seams that two packages share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_inference.call import OpenCall
+
+
+class CallSink(Protocol):
+    """Where an engine reports its calls. No method of it ever raises an `Exception`."""
+
+    def begin(
+        self,
+        engine: str,
+        operation: str,
+        model: str,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        input_size: int | None = None,
+        usage_operation: str | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> OpenCall | None:
+        """Begin a call and make it current; `None` when it is not to be counted."""
+        ...
+
+    def end(self, call: Any, error: BaseException | None = None) -> None:
+        """End what `begin` returned, in the context it was begun in. Only the first end counts."""
+        ...
+
+    def enter(self, call: Any) -> None:
+        """Make a call current in this context: before each step of one that goes on after its function returned."""
+        ...
+
+    def leave(self, call: Any) -> None:
+        """Make current again what was before `enter`."""
+        ...
+
+
+class Outlet:
+    """What the wrappers of one engine hold for as long as the process lives.
+
+    A wrapper that could not be removed, because somebody wrapped it, must become harmless: it finds
+    no sink here. Attributes:
+
+        sink: Where calls go; `None` while the engine is not instrumented.
+        training: Whether modules in training mode count.
+        capture_content: Whether prompts and outputs may be written to spans.
+    """
+
+    __slots__ = ("capture_content", "sink", "training")
+
+    def __init__(self) -> None:
+        self.sink: CallSink | None = None
+        self.training = False
+        self.capture_content = False
+
+
+_outlets: dict[str, Outlet] = {}
+
+
+def outlet_of(engine: str) -> Outlet:
+    """The outlet of the engine called `engine`: one for the whole life of the process."""
+    return _outlets.setdefault(engine, Outlet())

@@ -1,0 +1,257 @@
+"""The composition root: builds everything from a configuration, switches it on and off."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from threading import RLock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import _logs, metrics, trace
+
+from otel_inference import guard, semconv
+from otel_inference.config import Config
+from otel_inference.engines import load, names
+from otel_inference.errors import ConfigError, EngineUnavailableError
+from otel_inference.observing import OUTLET as OBSERVING
+from otel_inference.patching import Patches
+from otel_inference.protocols import outlet_of
+from otel_inference.telemetry import instruments
+from otel_inference.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from otel_inference.protocols import Outlet
+
+_log = logging.getLogger("otel_inference")
+
+_DISTRIBUTION: Final = "otel-inference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Providers:
+    """Where telemetry goes; `None` is the global provider, also one that is set later."""
+
+    tracer: TracerProvider | None
+    meter: MeterProvider | None
+    logger: LoggerProvider | None
+
+
+class _Running:
+    """What exists while at least one engine is instrumented."""
+
+    def __init__(self, config: Config, providers: _Providers) -> None:
+        version = importlib.metadata.version(_DISTRIBUTION)
+        self.config = config
+        self.providers = providers
+        self.engines: set[str] = set()
+        self.instruments = instruments.instruments_for(providers.meter, version)
+        self.recorder = Recorder(
+            trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL),
+            self.instruments,
+            max_models=config.max_models,
+            version_of=_version_of,
+        )
+        self.instruments.source = self.recorder
+
+
+_lock = RLock()
+_patches = Patches()
+_running: _Running | None = None
+
+
+def instrument(
+    engines: Iterable[str] | None = None,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+    config: Config | None = None,
+) -> None:
+    """Measure every call of the engines from now on. Calling it again adds engines, or does nothing.
+
+    Nothing is imported: an engine's library is patched when the program imports it, at once if it
+    already has.
+
+    Args:
+        engines: Names of engines, such as `["torch"]`; default: `config.engines`, else all known ones.
+        tracer_provider: Where spans go; default: the global provider, also one that is set later.
+        meter_provider: Where metrics go; default: the global provider, also one that is set later.
+        logger_provider: Where events go; default: the global provider, also one that is set later.
+        config: Options; default: the environment's (`Config.from_env`).
+
+    Raises:
+        ConfigError: If an engine is unknown or an option means nothing.
+        EngineUnavailableError: If an engine asked for by name is not installed.
+    """
+    if isinstance(engines, str):
+        msg = f"engines is the string {engines!r}; expected a list of names, such as [{engines!r}]"
+        raise ConfigError(msg)
+    asked = None if engines is None else tuple(engines)
+    for name in asked or (() if config is None else config.engines or ()):
+        _require_installed(name)
+    providers = _Providers(tracer=tracer_provider, meter=meter_provider, logger=logger_provider)
+    with _lock:
+        running = _start(providers, config)
+        for name in asked if asked is not None else _default_engines(running.config):
+            _switch_on(running, name)
+
+
+def uninstrument(engines: Iterable[str] | None = None) -> None:
+    """Take every layer of ours out again. Does nothing where nothing is instrumented.
+
+    Args:
+        engines: Names of engines; default: all.
+    """
+    global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
+    with _lock:
+        running = _running
+        if running is None:
+            return
+        for name in list(running.engines) if engines is None else engines:
+            outlet_of(name).sink = None
+            _patches.revert(name)
+            running.engines.discard(name)
+        if not running.engines:
+            OBSERVING.sink = None
+            running.instruments.source = None
+            _running = None
+
+
+def allows(engine: str) -> bool:
+    """Whether the options leave `engine` in: those in force, else the environment's."""
+    chosen = (_running.config if _running is not None else Config.from_env(os.environ)).engines
+    return chosen is None or engine in chosen
+
+
+def adjust(options: Mapping[str, Any]) -> None:
+    """Change options of what runs already; the launcher hands them over engine by engine.
+
+    Raises:
+        ConfigError: If an option is unknown or its value means nothing.
+    """
+    with _lock:
+        if _running is None or not options:
+            return
+        _running.config = _running.config.updated(options)
+        _running.recorder.limit_models(_running.config.max_models)
+        for name in _running.engines:
+            _set_options(outlet_of(name), _running.config)
+
+
+def force_flush(timeout_s: float = 10.0) -> bool:
+    """Send what has been recorded so far, and wait for it no longer than `timeout_s`.
+
+    Args:
+        timeout_s: Seconds to wait in all. The SDK's own time limits are not kept by all of its
+            processors, hence the flush runs on a thread of its own.
+
+    Returns:
+        Whether everything was sent in time.
+    """
+    chosen = _Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
+    flushes = [
+        flush
+        for provider in (
+            chosen.tracer if chosen.tracer is not None else trace.get_tracer_provider(),
+            chosen.meter if chosen.meter is not None else metrics.get_meter_provider(),
+            chosen.logger if chosen.logger is not None else _logs.get_logger_provider(),
+        )
+        if callable(flush := getattr(provider, "force_flush", None))
+    ]
+    results: list[bool] = []
+
+    def run() -> None:
+        deadline_s = monotonic() + timeout_s
+        for flush in flushes:
+            with guard.guarded("force_flush"):
+                results.append(flush(max(0, int((deadline_s - monotonic()) * 1000))) is not False)
+
+    thread = Thread(target=run, name="otel-inference-flush", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return not thread.is_alive() and len(results) == len(flushes) and all(results)
+
+
+def _start(providers: _Providers, config: Config | None) -> _Running:
+    global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
+    if _running is None:
+        config = config if config is not None else Config.from_env(os.environ)
+        guard.set_strict(config.strict)
+        _running = _Running(config, providers)
+        OBSERVING.sink = _running.recorder
+        return _running
+    given = [provider for provider in (providers.tracer, providers.meter, providers.logger) if provider is not None]
+    if (given and providers != _running.providers) or (config is not None and config != _running.config):
+        _log.warning(
+            "already instrumented: the providers and options of the first instrument() stay in force; "
+            "call uninstrument() first to change them"
+        )
+    return _running
+
+
+def _switch_on(running: _Running, name: str) -> None:
+    engine = load(name)
+    outlet = outlet_of(name)
+    _set_options(outlet, running.config)
+    outlet.sink = running.recorder
+    running.engines.add(name)
+    _patches.apply(name, engine.targets(outlet))
+
+
+def _set_options(outlet: Outlet, config: Config) -> None:
+    outlet.training = config.training
+    outlet.capture_content = config.capture_content
+
+
+def _default_engines(config: Config) -> tuple[str, ...]:
+    if config.engines is None:
+        return names()
+    unknown = [name for name in config.engines if name not in names()]
+    if unknown:
+        _log.warning(
+            "%s names the engine %r, which is unknown; known are %s",
+            semconv.ENV_ENGINES,
+            unknown[0],
+            ", ".join(names()),
+        )
+    return tuple(name for name in config.engines if name in names())
+
+
+def _require_installed(name: str) -> None:
+    engine = load(name)
+    if importlib.util.find_spec(engine.name) is None:
+        msg = f"engine {name!r} was asked for, but {engine.distribution} is not installed; pip install {engine.distribution}"
+        raise EngineUnavailableError(msg)
+
+
+def _version_of(name: str) -> str | None:
+    if name not in names():
+        return None
+    try:
+        return importlib.metadata.version(load(name).distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # a build without metadata, such as one from source on the path
+
+
+def _after_fork_in_child() -> None:
+    """Replace locks that a thread of the parent may have held, and forget the parent's calls."""
+    global _lock  # noqa: PLW0603 - see the docstring
+    _lock = RLock()
+    guard.reset_after_fork()
+    instruments.reset_after_fork()
+    _patches.reset_after_fork()
+    if _running is not None:
+        _running.recorder.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

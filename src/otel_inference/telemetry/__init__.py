@@ -1,0 +1,1 @@
+"""Calls written as OpenTelemetry spans and metrics: the only package that uses its API."""

@@ -1,0 +1,175 @@
+"""The metric instruments, and what of a call goes into which."""
+
+from __future__ import annotations
+
+import weakref
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from otel_inference import guard, semconv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Meter, MeterProvider
+
+    from otel_inference.call import Call, Usage
+
+
+class ActiveCalls(Protocol):
+    """Where the gauge of calls in flight reads from."""
+
+    def active_calls(self) -> Iterable[tuple[str, str, int]]:
+        """Engine, model and number of calls running now."""
+        ...
+
+
+class Instruments:
+    """Every instrument of one meter, made once."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.source: ActiveCalls | None = None
+        """What the observable instruments read; `None` while nothing is instrumented."""
+
+        def seconds(name: str, description: str, buckets: tuple[float, ...]) -> metrics.Histogram:
+            return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
+
+        self._duration = seconds(semconv.CALL_DURATION, "Duration of calls of a model.", semconv.CALL_SECONDS)
+        self._load = seconds(semconv.LOAD_DURATION, "Time to load a model.", semconv.LOAD_SECONDS)
+        self._batch = meter.create_histogram(
+            semconv.BATCH_SIZE_METRIC,
+            "{item}",
+            "Items in one call of a model.",
+            explicit_bucket_boundaries_advisory=semconv.BATCH_ITEMS,
+        )
+        self._request = seconds(
+            semconv.GEN_AI_REQUEST_DURATION,
+            "Generative AI request duration, to the last output token.",
+            semconv.GEN_AI_DURATION_SECONDS,
+        )
+        self._first_token = seconds(
+            semconv.GEN_AI_TIME_TO_FIRST_TOKEN,
+            "Time to generate the first token, for successful responses.",
+            semconv.GEN_AI_FIRST_TOKEN_SECONDS,
+        )
+        self._per_token = seconds(
+            semconv.GEN_AI_TIME_PER_OUTPUT_TOKEN,
+            "Time per output token after the first, for successful responses.",
+            semconv.GEN_AI_PER_TOKEN_SECONDS,
+        )
+        self._tokens = meter.create_histogram(
+            semconv.GEN_AI_TOKEN_USAGE,
+            "{token}",
+            "Number of input and output tokens used.",
+            explicit_bucket_boundaries_advisory=semconv.GEN_AI_TOKENS,
+        )
+        # Observed rather than added to: a call in flight then costs nothing here.
+        meter.create_observable_up_down_counter(
+            semconv.ACTIVE_CALLS, [self._observe_active], "{call}", "Calls of a model that are running."
+        )
+        for name, counts, what in (
+            (semconv.SELF_ERRORS, guard.error_counts, "Failures of the instrumentation itself."),
+            (semconv.SELF_DROPPED, guard.drop_counts, "Telemetry that the instrumentation had to give up."),
+        ):
+            unit = "{error}" if name == semconv.SELF_ERRORS else "{item}"
+            meter.create_observable_counter(name, [_observing(self, counts)], unit, what)
+
+    def record(self, call: Call, attributes: Mapping[str, Any], context: Context) -> None:
+        """Record one ended call.
+
+        Args:
+            call: The call.
+            attributes: Engine, operation and model.
+            context: The context with the call's span, for exemplars.
+        """
+        duration_s = call.duration_s
+        if call.operation == semconv.LOAD:
+            if not call.failed:
+                self._load.record(duration_s, _without_operation(attributes), context)
+            return
+        if call.error_type is not None:
+            attributes = {**attributes, semconv.ERROR_TYPE: call.error_type}
+        self._duration.record(duration_s, attributes, context)
+        if call.batch_size is not None:
+            self._batch.record(call.batch_size, _without_operation(attributes), context)
+        if call.usage is not None:
+            self._record_usage(call, call.usage, context)
+
+    def _record_usage(self, call: Call, usage: Usage, context: Context) -> None:
+        attributes = {
+            semconv.GEN_AI_OPERATION: usage.operation,
+            semconv.GEN_AI_PROVIDER: call.engine,
+            semconv.GEN_AI_MODEL: call.model,
+        }
+        for token_type, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            if tokens is not None:
+                self._tokens.record(tokens, {**attributes, semconv.GEN_AI_TOKEN_TYPE: token_type}, context)
+        if call.error_type is not None:
+            self._request.record(call.duration_s, {**attributes, semconv.ERROR_TYPE: call.error_type}, context)
+            return
+        self._request.record(call.duration_s, attributes, context)
+        if usage.time_to_first_token_s is not None:
+            self._first_token.record(usage.time_to_first_token_s, attributes, context)
+        if usage.time_per_output_token_s is not None:
+            self._per_token.record(usage.time_per_output_token_s, attributes, context)
+
+    def _observe_active(self, _options: CallbackOptions) -> Iterator[Observation]:
+        if self.source is not None:
+            for engine, model, count in self.source.active_calls():
+                yield Observation(count, {semconv.ENGINE: engine, semconv.MODEL: model})
+
+
+def _without_operation(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {semconv.ENGINE: attributes[semconv.ENGINE], semconv.MODEL: attributes[semconv.MODEL]}
+
+
+def _observing(
+    instruments: Instruments, counts: Callable[[], Mapping[str, int]]
+) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    def observe(_options: CallbackOptions) -> Iterator[Observation]:
+        if instruments.source is not None:
+            for where, count in counts().items():
+                yield Observation(count, {semconv.WHERE: where})
+
+    return observe
+
+
+_lock = Lock()
+_made: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+
+
+def instruments_for(provider: MeterProvider | None, version: str) -> Instruments:
+    """The instruments of `provider` (`None`: the global one), the same each time.
+
+    An observable instrument cannot be taken back, and a second one of the same name would never be
+    asked: so that instrumenting again after uninstrumenting still reports, they are kept.
+    """
+    resolved = provider if provider is not None else metrics.get_meter_provider()
+    with _lock:
+        if provider is None and not _is_proxy(resolved):
+            _adopt_early_instruments(resolved)
+        found = _made.get(resolved)
+        if found is None:
+            found = Instruments(metrics.get_meter(semconv.SCOPE, version, resolved, semconv.SCHEMA_URL))
+            _made[resolved] = found
+        return found
+
+
+def _adopt_early_instruments(resolved: MeterProvider) -> None:
+    """Instruments made before the SDK was set have become the SDK's own: keep them under it."""
+    for early in [provider for provider in _made if _is_proxy(provider)]:
+        _made.setdefault(resolved, _made.pop(early))
+
+
+def _is_proxy(provider: MeterProvider) -> bool:
+    return type(provider).__name__ == "_ProxyMeterProvider"
+
+
+def reset_after_fork() -> None:
+    """Make the lock usable in a forked child, whose parent may have held it."""
+    global _lock  # noqa: PLW0603 - a lock held by a thread that does not exist here can only be replaced
+    _lock = Lock()

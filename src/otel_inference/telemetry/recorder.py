@@ -1,0 +1,231 @@
+"""Begins and ends calls: a span while it runs, metrics when it has ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from threading import Lock
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+
+from otel_inference import guard, semconv
+from otel_inference.call import ENDED, OpenCall
+from otel_inference.naming import NameLimit
+from otel_inference.nesting import current
+from otel_inference.telemetry import spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from opentelemetry.trace import Span, Tracer
+
+    from otel_inference.call import Call
+    from otel_inference.telemetry.instruments import Instruments
+
+
+class _Series:
+    """What all calls of one engine, operation and model share, built once."""
+
+    __slots__ = ("attributes", "metric_attributes", "model", "running", "span_name")
+
+    def __init__(self, engine: str, operation: str, model: str, version: str | None) -> None:
+        self.model = model
+        self.span_name = f"{operation} {model}"
+        self.metric_attributes = {semconv.ENGINE: engine, semconv.OPERATION: operation, semconv.MODEL: model}
+        self.attributes: dict[str, Any] = dict(self.metric_attributes)
+        if version is not None:
+            self.attributes[semconv.ENGINE_VERSION] = version
+        self.running: set[OpenCall] = set()
+        """Adding and removing are atomic, so that who removes a call is the one that ends it."""
+
+
+class _RecordedCall(OpenCall):
+    """An open call with its span."""
+
+    __slots__ = ("before", "begun_as", "context", "series", "span", "token")
+
+    series: _Series
+    span: Span
+    context: otel_context.Context
+    token: Any
+    before: OpenCall | None
+    begun_as: tuple[Any, ...]
+
+
+class Recorder:
+    """The `CallSink` that writes OpenTelemetry.
+
+    Args:
+        tracer: Makes the spans.
+        instruments: Records the metrics.
+        max_models: How many different model names are kept apart.
+        version_of: Version of an engine's library by the engine's name, if known.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        instruments: Instruments,
+        *,
+        max_models: int,
+        version_of: Callable[[str], str | None],
+    ) -> None:
+        self._tracer = tracer
+        self._instruments = instruments
+        self._version_of = version_of
+        self._lock = Lock()
+        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._warm: set[str] = set()
+        self._names = NameLimit(max_models)
+
+    def begin(
+        self,
+        engine: str,
+        operation: str,
+        model: str,
+        *,
+        device: str | None = None,
+        batch_size: int | None = None,
+        input_size: int | None = None,
+        usage_operation: str | None = None,
+        request: Mapping[str, Any] | None = None,
+    ) -> OpenCall | None:
+        """See `protocols.CallSink.begin`."""
+        try:
+            if not is_instrumentation_enabled():
+                return None
+            series = self._series.get((engine, operation, model)) or self._series_of(engine, operation, model)
+            call = _RecordedCall(engine, operation, series.model)
+            call.series = series
+            call.device = device
+            call.batch_size = batch_size
+            call.input_size = input_size
+            call.usage_operation = usage_operation
+            if request is not None:
+                call.request = request
+            if operation != semconv.LOAD and series.model not in self._warm:
+                call.cold = self._first_of(series.model)
+            self._open(call)
+        except Exception:  # noqa: BLE001 - the host's call goes on uncounted
+            guard.failed("begin")
+            return None
+        return call
+
+    def _open(self, call: _RecordedCall) -> None:
+        series = call.series
+        call.begun_as = (call.device, call.batch_size, call.input_size)
+        parent = otel_context.get_current()
+        call.started_unix_ns = time_ns()
+        call.span = self._tracer.start_span(
+            series.span_name,
+            parent,
+            SpanKind.INTERNAL,
+            spans.start_attributes(call, series.attributes),
+            start_time=call.started_unix_ns,
+        )
+        call.context = set_span_in_context(call.span, parent)
+        self.enter(call)
+        series.running.add(call)
+        call.started_ns = perf_counter_ns()
+
+    def enter(self, call: _RecordedCall) -> None:
+        """Make `call` and its span current in this context, until `leave`."""
+        call.token = otel_context.attach(call.context)
+        call.before = current.get()
+        current.set(call)
+
+    def leave(self, call: _RecordedCall) -> None:
+        """Make current again what was before `enter`."""
+        if call.token is not None:
+            token, call.token = call.token, None
+            current.set(call.before)
+            call.before = None
+            otel_context.detach(token)
+
+    def end(self, call: _RecordedCall, error: BaseException | None = None) -> None:
+        """See `protocols.CallSink.end`."""
+        ended_ns = perf_counter_ns()
+        try:
+            call.series.running.remove(call)
+        except KeyError:
+            return  # somebody else has ended it
+        call.watched = ENDED
+        try:
+            self._close(call, ended_ns, error)
+        except Exception:  # noqa: BLE001 - the host has its result already
+            guard.failed("end")
+
+    def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
+        try:
+            self.leave(call)
+            if error is not None:
+                call.error_type = spans.error_type(error)
+            if call.model != call.series.model:
+                self._rename(call)
+            record = call.closed(ended_ns)
+            if call.span.is_recording():
+                _describe_end(call, record, error)
+            self._instruments.record(record, call.series.metric_attributes, call.context)
+        finally:
+            call.span.end(call.started_unix_ns + ended_ns - call.started_ns)
+
+    def _rename(self, call: _RecordedCall) -> None:
+        """Take over a name that was known only at the end (a model loaded from bytes)."""
+        call.series = self._series_of(call.engine, call.operation, call.model)
+        call.model = call.series.model
+        call.span.update_name(call.series.span_name)
+        call.span.set_attribute(semconv.MODEL, call.model)
+
+    def _series_of(self, engine: str, operation: str, model: str) -> _Series:
+        with self._lock:
+            name = self._names.admit(model)
+            series = self._series.get((engine, operation, name))
+            if series is None:
+                series = _Series(engine, operation, name, self._version_of(engine))
+                self._series[engine, operation, name] = series
+            return series
+
+    def _first_of(self, model: str) -> bool:
+        with self._lock:
+            first = model not in self._warm
+            self._warm.add(model)
+            return first
+
+    def limit_models(self, limit: int) -> None:
+        """Keep at most `limit` model names apart from now on."""
+        self._names.limit = limit
+
+    def active_calls(self) -> Iterable[tuple[str, str, int]]:
+        """Engine, model and number of calls running now, zero included."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for (engine, operation, model), series in list(self._series.items()):
+            if operation != semconv.LOAD:
+                counts[engine, model] += len(series.running)
+        return [(engine, model, count) for (engine, model), count in counts.items()]
+
+    def reset_after_fork(self) -> None:
+        """Forget the calls that ran in the parent: they go on there, not here."""
+        self._lock = Lock()
+        for series in self._series.values():
+            for call in series.running:
+                call.watched = ENDED
+            series.running.clear()
+
+
+def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None) -> None:
+    """Write to the span what was not known when it began."""
+    attributes: dict[str, Any] = {}
+    if (call.device, call.batch_size, call.input_size) != call.begun_as:
+        attributes.update(spans.size_attributes(call))
+    if record.usage is not None:
+        attributes.update(spans.usage_attributes(record.usage, record.engine, record.model))
+    if record.error_type is not None:
+        attributes[semconv.ERROR_TYPE] = record.error_type
+    if attributes:
+        call.span.set_attributes(attributes)
+    if error is not None:
+        call.span.record_exception(error)
+        call.span.set_status(Status(StatusCode.ERROR, str(error)))
