@@ -25,7 +25,7 @@ _dropped: Counter[str] = Counter()
 _strict = False
 
 
-def set_strict(strict: bool) -> None:
+def set_strict(*, strict: bool) -> None:
     """Raise our own failures instead of swallowing them, for tests."""
     global _strict  # noqa: PLW0603 - one switch for the process, read on the failure path only
     _strict = strict

@@ -148,8 +148,10 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
     async def __aenter__(self) -> Observed:
         return self.__enter__()
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.__exit__(*exc_info)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
 
     def __call__(self, function: _Function) -> _Function:
         """`function`, measured."""

@@ -190,6 +190,7 @@ def _new_layer(module: ModuleType, target: Target) -> _Layer | None:
     found = _inherited(owner, attribute) if before is _ABSENT else before
     replacement = target.wrap(_plain(found))
     # So that what the host pickles by name is found again under that name.
+    replacement.__name__ = attribute
     replacement.__qualname__ = target.path
     replacement.__module__ = target.module
     if isinstance(found, classmethod | staticmethod):

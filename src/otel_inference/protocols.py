@@ -40,6 +40,10 @@ class CallSink(Protocol):
         """Make current again what was before `enter`."""
         ...
 
+    def abandon(self, call: Any) -> None:
+        """End a call nobody waits for any more. Safe in a finalizer: what may lock is done later."""
+        ...
+
 
 class Outlet:
     """What the wrappers of one engine hold for as long as the process lives.

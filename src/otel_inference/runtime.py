@@ -123,6 +123,7 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
             running.engines.discard(name)
         if not running.engines:
             OBSERVING.sink = None
+            running.recorder.close_abandoned()
             running.instruments.source = None
             _running = None
 
@@ -159,6 +160,8 @@ def force_flush(timeout_s: float = 10.0) -> bool:
         Whether everything was sent in time.
     """
     chosen = _Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
+    if _running is not None:
+        _running.recorder.close_abandoned()
     flushes = [
         flush
         for provider in (
@@ -186,7 +189,7 @@ def _start(providers: _Providers, config: Config | None) -> _Running:
     global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
     if _running is None:
         config = config if config is not None else Config.from_env(os.environ)
-        guard.set_strict(config.strict)
+        guard.set_strict(strict=config.strict)
         _running = _Running(config, providers)
         OBSERVING.sink = _running.recorder
         return _running

@@ -41,7 +41,7 @@ def _outermost(
     if sink is None:
         return dispatch(module, *args, **kwargs)
     torch = sys.modules["torch"]
-    if module.training and not outlet.training:
+    if module.training and not outlet.training and not _is_exported(module):
         if torch.is_grad_enabled():
             # A training step: neither it nor the frozen parts inside it are inference.
             return silently(dispatch, module, *args, **kwargs)
@@ -51,6 +51,11 @@ def _outermost(
         return silently(dispatch, module, *args, **kwargs)
     call = _begin(sink, module, args, kwargs)
     return measured(sink, call, dispatch, (module, *args), kwargs)
+
+
+def _is_exported(module: Any) -> bool:
+    """Whether `module` is an exported program's, which calls itself in training mode for ever."""
+    return any(kind.__name__ in {"_StatefulGraphModule", "UnflattenedModule"} for kind in type(module).__mro__)
 
 
 def _begin(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenCall | None:

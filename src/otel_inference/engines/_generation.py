@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_inference import guard, semconv
 from otel_inference.call import Meter
-from otel_inference.engines._values import shape_of, size_of, token_count
+from otel_inference.engines._values import MATRIX, shape_of, size_of, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,7 +97,7 @@ def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> 
     call.request = call.request or generation.request
     sequences = getattr(result, "sequences", result)
     shape = shape_of(sequences)
-    if shape is None or len(shape) != 2:
+    if shape is None or len(shape) != MATRIX:
         call.add_tokens(generation.input_tokens, None)
         return
     new = max(shape[1] - generation.prompt_length, 0)
@@ -131,9 +131,9 @@ def _main_input(model: Any) -> str:
 def _prompt_length(model: Any, ids: Any, embeds: Any, kwargs: dict[str, Any]) -> int:
     if getattr(model.config, "is_encoder_decoder", False):
         decoder = shape_of(kwargs.get("decoder_input_ids"))
-        return decoder[1] if decoder is not None and len(decoder) == 2 else 1
+        return decoder[1] if decoder is not None and len(decoder) == MATRIX else 1
     shape = shape_of(ids)
-    if shape is not None and len(shape) == 2:
+    if shape is not None and len(shape) == MATRIX:
         return shape[1]
     return 0 if embeds is not None else 1  # with no prompt at all, generation starts from one token
 

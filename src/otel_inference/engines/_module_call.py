@@ -36,26 +36,38 @@ def module_call_target(outermost: Callable[..., Any]) -> Target:
 
 
 def _wrap(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:
+    make = _dispatching if _is_plain_dispatcher(original) else _delegating
+    wrapper = functools.wraps(original)(make(original, outermost))
+    _hide_from_dynamo(wrapper, original)
+    return wrapper
+
+
+def _dispatching(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:
     get = current.get
 
-    @functools.wraps(original)
-    def dispatching(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         call = get()
-        if call is not None:
-            watched = call.watched
-            if watched is not None:
-                if watched is ENDED:
-                    return outermost(original, self, args, kwargs)
-                if watched is self and call.meter is not None:
-                    call.meter.step()
-            compiled = self._compiled_call_impl
-            if compiled is None:
-                return self._call_impl(*args, **kwargs)
-            return compiled(*args, **kwargs)
-        return outermost(original, self, args, kwargs)
+        if call is None:
+            return outermost(original, self, args, kwargs)
+        watched = call.watched
+        if watched is not None:
+            if watched is ENDED:
+                return outermost(original, self, args, kwargs)
+            if watched is self and call.meter is not None:
+                call.meter.step()
+        compiled = self._compiled_call_impl
+        if compiled is None:
+            return self._call_impl(*args, **kwargs)
+        return compiled(*args, **kwargs)
 
-    @functools.wraps(original)
-    def delegating(self: Any, *args: Any, **kwargs: Any) -> Any:
+    return __call__
+
+
+def _delegating(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:
+    """For a `Module.__call__` that somebody else has replaced, or that a later torch changed."""
+    get = current.get
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         call = get()
         if call is None or call.watched is ENDED:
             return outermost(original, self, args, kwargs)
@@ -63,9 +75,7 @@ def _wrap(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callab
             call.meter.step()
         return original(self, *args, **kwargs)
 
-    wrapper = dispatching if _is_plain_dispatcher(original) else delegating
-    _hide_from_dynamo(wrapper, original)
-    return wrapper
+    return __call__
 
 
 def _is_plain_dispatcher(original: Any) -> bool:

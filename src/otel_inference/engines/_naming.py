@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from otel_inference.naming import last_part, name_of
 
@@ -12,16 +12,14 @@ def module_name(module: Any) -> str:
     return name_of(module, _derive)
 
 
+# What wraps a model is not its name.
+_WRAPPERS: Final = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+
+
 def _derive(module: Any) -> str:
-    # What wraps a model is not its name: torch.compile, DataParallel and DistributedDataParallel.
-    for attribute in ("_orig_mod", "module"):
-        inner = vars(module).get("_modules", {}).get(attribute)
-        if inner is not None and type(module).__name__ in {
-            "OptimizedModule",
-            "DataParallel",
-            "DistributedDataParallel",
-        }:
-            return module_name(inner)
+    wrapped = _WRAPPERS.get(type(module).__name__)
+    if wrapped is not None:
+        return module_name(getattr(module, wrapped))
     path = getattr(getattr(module, "config", None), "_name_or_path", None)
     if isinstance(path, str) and path:
         return last_part(path)

@@ -7,7 +7,10 @@ synchronised with an accelerator, and never kept.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
+
+MATRIX: Final = 2
+"""Dimensions of a batch of token rows."""
 
 
 def batch_size_of(value: Any) -> int | None:
@@ -45,7 +48,7 @@ def token_count(ids: Any, mask: Any = None) -> int | None:
             where counting costs no copy and waits for nothing.
     """
     shape = shape_of(ids)
-    if shape is None or len(shape) != 2 or "int" not in str(getattr(ids, "dtype", "")):
+    if shape is None or len(shape) != MATRIX or "int" not in str(getattr(ids, "dtype", "")):
         return None
     device = getattr(mask, "device", None)
     if shape_of(mask) == shape and getattr(device, "type", device) == "cpu":

@@ -97,7 +97,7 @@ def _wrap_init(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., An
             return
         source = args[0] if args else kwargs.get("path_or_bytes")
         call = _begin_load(sink, self, source)
-        measured(sink, call, original, (self, *args), kwargs, functools.partial(_note_loaded, self))
+        measured(sink, call, original, (self, *args), kwargs, note_result=functools.partial(_note_loaded, self))
 
     return __init__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard, semconv
@@ -10,6 +11,7 @@ from otel_inference.engines import _generation
 from otel_inference.engines._forward import forward_target
 from otel_inference.engines._measured import measured
 from otel_inference.engines._naming import module_name
+from otel_inference.engines._streams import stepping
 from otel_inference.engines._values import batch_size_of, size_of, token_count
 from otel_inference.naming import given_name, last_part
 from otel_inference.nesting import SILENT, load_counts, running_call
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = "transformers"
 _PIPELINES: Final = "transformers.pipelines.base"
+_ITERATORS: Final = "transformers.pipelines.pt_utils"
 
 
 class TransformersEngine:
@@ -37,6 +40,7 @@ class TransformersEngine:
         return (
             Target(module=_PIPELINES, path="Pipeline.__call__", wrap=functools.partial(_wrap_pipeline, outlet)),
             Target(module=_PIPELINES, path="Pipeline.forward", wrap=_wrap_pipeline_forward),
+            Target(module=_ITERATORS, path="PipelineIterator.__next__", wrap=_wrap_next),
             Target(
                 module="transformers.generation.utils",
                 path="GenerationMixin.generate",
@@ -108,9 +112,22 @@ def _wrap_pipeline(outlet: Outlet, original: Callable[..., Any]) -> Callable[...
             return original(self, *args, **kwargs)
         inputs = args[0] if args else kwargs.get("inputs")
         call = _begin_pipeline(sink, self, inputs)
-        return measured(sink, call, original, (self, *args), kwargs)
+        return measured(sink, call, original, (self, *args), kwargs, goes_on=_is_stream)
 
     return __call__
+
+
+def _is_stream(result: Any) -> bool:
+    """Whether a pipeline has returned an iterator, which it does for generators and datasets."""
+    return isinstance(result, sys.modules[_ITERATORS].PipelineIterator)
+
+
+def _wrap_next(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def __next__(self: Any) -> Any:  # noqa: N807
+        return stepping(original, self)
+
+    return __next__
 
 
 def _begin_pipeline(sink: CallSink, pipeline: Any, inputs: Any) -> OpenCall | None:
@@ -121,7 +138,7 @@ def _begin_pipeline(sink: CallSink, pipeline: Any, inputs: Any) -> OpenCall | No
             semconv.PIPELINE,
             given_name(pipeline) or module_name(pipeline.model),
             device=None if device is None else str(device),
-            batch_size=batch_size_of(inputs),
+            batch_size=None if _is_chat(inputs) else batch_size_of(inputs),
             usage_operation=_usage_operation(pipeline, inputs),
         )
     except Exception:  # noqa: BLE001 - the host's call goes on uncounted
@@ -135,7 +152,13 @@ def _usage_operation(pipeline: Any, inputs: Any) -> str | None:
         return semconv.EMBEDDINGS
     if pipeline.task != "text-generation":
         return None
-    return semconv.CHAT if type(inputs).__name__ == "Chat" else semconv.TEXT_COMPLETION
+    first = inputs[0] if isinstance(inputs, list) and inputs else None
+    return semconv.CHAT if _is_chat(inputs) or _is_chat(first) else semconv.TEXT_COMPLETION
+
+
+def _is_chat(inputs: Any) -> bool:
+    """Whether `inputs` is one conversation: a list of messages, which is not a batch."""
+    return isinstance(inputs, list) and bool(inputs) and isinstance(inputs[0], dict) and "role" in inputs[0]
 
 
 def _wrap_pipeline_forward(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -171,7 +194,7 @@ def _wrap_from_pretrained(outlet: Outlet, original: Callable[..., Any]) -> Calla
         if sink is None or not load_counts():
             return original(cls, *args, **kwargs)
         source = args[0] if args else kwargs.get("pretrained_model_name_or_path")
-        return measured(sink, _begin_load(sink, cls, source), original, (cls, *args), kwargs, _note_loaded)
+        return measured(sink, _begin_load(sink, cls, source), original, (cls, *args), kwargs, note_result=_note_loaded)
 
     return from_pretrained
 

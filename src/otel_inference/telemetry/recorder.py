@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from contextlib import suppress
 from threading import Lock
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ class Recorder:
         self._lock = Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._warm: set[str] = set()
+        self._abandoned: deque[tuple[_RecordedCall, int]] = deque()
         self._names = NameLimit(max_models)
 
     def begin(
@@ -97,6 +99,8 @@ class Recorder:
         try:
             if not is_instrumentation_enabled():
                 return None
+            if self._abandoned:
+                self.close_abandoned()
             series = self._series.get((engine, operation, model)) or self._series_of(engine, operation, model)
             call = _RecordedCall(engine, operation, series.model)
             call.series = series
@@ -148,15 +152,29 @@ class Recorder:
     def end(self, call: _RecordedCall, error: BaseException | None = None) -> None:
         """See `protocols.CallSink.end`."""
         ended_ns = perf_counter_ns()
-        try:
-            call.series.running.remove(call)
-        except KeyError:
-            return  # somebody else has ended it
-        call.watched = ENDED
+        if not _claim(call):
+            return
         try:
             self._close(call, ended_ns, error)
         except Exception:  # noqa: BLE001 - the host has its result already
             guard.failed("end")
+
+    def abandon(self, call: _RecordedCall) -> None:
+        """See `protocols.CallSink.abandon`.
+
+        A finalizer may run anywhere, also inside the SDK with its locks held, which are not
+        re-entrant. It only takes the call off the running ones; the next call writes it.
+        """
+        ended_ns = perf_counter_ns()
+        if _claim(call):
+            self._abandoned.append((call, ended_ns))
+
+    def close_abandoned(self) -> None:
+        """Write the calls that were abandoned since."""
+        while self._abandoned:
+            with guard.guarded("end"), suppress(IndexError):  # another thread may take the last one
+                call, ended_ns = self._abandoned.popleft()
+                self._close(call, ended_ns, None)
 
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
         try:
@@ -213,6 +231,16 @@ class Recorder:
             for call in series.running:
                 call.watched = ENDED
             series.running.clear()
+
+
+def _claim(call: _RecordedCall) -> bool:
+    """Take `call` off the running ones; only one taker succeeds."""
+    try:
+        call.series.running.remove(call)
+    except KeyError:
+        return False
+    call.watched = ENDED
+    return True
 
 
 def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None) -> None:
