@@ -61,6 +61,8 @@ def test_takes_the_last_part_of_a_local_path(tmp_path, monkeypatch):
     (tmp_path / "org" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
+    (tmp_path / "linked").symlink_to("org/model")
+    assert last_part("linked") == "linked"
     assert last_part("HuggingFaceTB/SmolLM2") == "HuggingFaceTB/SmolLM2"
     assert [last_part(path) for path in (f"{tmp_path}/m/", "./ranker", "org/model")] == ["m", "ranker", "model"]
 

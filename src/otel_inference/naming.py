@@ -7,6 +7,7 @@ object, so that pickling, copying and state dicts are as before, and nothing kee
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +70,8 @@ def last_part(name_or_path: str) -> str:
     """
     path = Path(name_or_path)
     if path.is_absolute() or name_or_path.startswith((".", "~")) or path.is_dir():
-        return path.resolve().name or name_or_path
+        # Made absolute without following links: /srv/models/ranker stays "ranker" wherever it leads.
+        return os.path.basename(os.path.abspath(name_or_path)) or name_or_path  # noqa: PTH100,PTH119
     return name_or_path
 
 

@@ -22,6 +22,7 @@ class Net(torch.nn.Module):
         self.rest = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(4, 2))
 
     def forward(self, x):
+        """Run both."""
         return self.rest(self.first(x))
 
 
@@ -84,6 +85,20 @@ def test_takes_no_batch_from_a_vector(telemetry, net):
     (span,) = telemetry.spans()
     assert "inference.batch.size" not in span.attributes
     assert span.attributes["inference.input.size"] == 4
+
+
+def test_leaves_padding_out(telemetry):
+    """A text model's size is its tokens without the padding that a mask on the CPU shows."""
+
+    class Encoder(torch.nn.Module):
+        def forward(self, input_ids, attention_mask):
+            return input_ids * attention_mask
+
+    ids, mask = torch.ones(2, 4, dtype=torch.long), torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]])
+    Encoder().eval()(attention_mask=mask, input_ids=ids)
+
+    (span,) = telemetry.spans()
+    assert (span.attributes["inference.batch.size"], span.attributes["inference.input.size"]) == (2, 5)
 
 
 def test_takes_the_given_name(telemetry, net, rows):

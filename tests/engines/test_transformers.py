@@ -19,11 +19,9 @@ def bert(tmp_path):
     from transformers import BertConfig, BertModel, BertTokenizer
 
     vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]))
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\nc")
     folder = tmp_path / "encoder"
-    config = BertConfig(
-        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-    )
+    config = BertConfig(vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertModel(config).save_pretrained(folder)
     BertTokenizer(str(vocabulary)).save_pretrained(folder)
     return folder
@@ -50,18 +48,21 @@ def test_describes_a_generation(telemetry, gpt2):
     duration_s = (span.end_time - span.start_time) / 1e9
     assert span.name == "generate GPT2LMHeadModel"
     assert 0 < first < first + 3 * each <= duration_s
-    assert attributes.items() >= {
-        "inference.batch.size": 2,
-        "inference.input.size": 6,
-        "gen_ai.operation.name": "text_completion",
-        "gen_ai.provider.name": "transformers",
-        "gen_ai.request.model": "GPT2LMHeadModel",
-        "gen_ai.request.max_tokens": 4,
-        "gen_ai.request.temperature": 0.5,
-        "gen_ai.request.top_k": 3,
-        "gen_ai.usage.input_tokens": 6,
-        "gen_ai.usage.output_tokens": 8,
-    }.items()
+    assert (
+        attributes.items()
+        >= {
+            "inference.batch.size": 2,
+            "inference.input.size": 6,
+            "gen_ai.operation.name": "text_completion",
+            "gen_ai.provider.name": "transformers",
+            "gen_ai.request.model": "GPT2LMHeadModel",
+            "gen_ai.request.max_tokens": 4,
+            "gen_ai.request.temperature": 0.5,
+            "gen_ai.request.top_k": 3,
+            "gen_ai.usage.input_tokens": 6,
+            "gen_ai.usage.output_tokens": 8,
+        }.items()
+    )
 
 
 def test_records_the_gen_ai_metrics(telemetry, gpt2):
@@ -71,7 +72,9 @@ def test_records_the_gen_ai_metrics(telemetry, gpt2):
     who = {"gen_ai__operation__name": "text_completion", "gen_ai__provider__name": "transformers"}
     for name in ("request.duration", "time_to_first_token", "time_per_output_token"):
         assert telemetry.count(f"gen_ai.server.{name}", **who) == 1
-    tokens = {point.attributes["gen_ai.token.type"]: point.sum for point in telemetry.points("gen_ai.client.token.usage")}
+    tokens = {
+        point.attributes["gen_ai.token.type"]: point.sum for point in telemetry.points("gen_ai.client.token.usage")
+    }
     assert tokens == {"input": 6, "output": 6}
 
 
@@ -122,7 +125,12 @@ def test_leaves_padding_out(telemetry, gpt2):
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 3}, {"prompt_lookup_num_tokens": 2}, {"max_time": 60.0}],
+    [
+        {"num_beams": 2},
+        {"do_sample": True, "num_return_sequences": 3},
+        {"prompt_lookup_num_tokens": 2},
+        {"max_time": 60.0},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_counts_every_way_of_decoding(telemetry, gpt2, options):

@@ -10,7 +10,7 @@ from otel_inference import guard, semconv
 from otel_inference.engines._measured import measured
 from otel_inference.engines._module_call import module_call_target
 from otel_inference.engines._naming import module_name
-from otel_inference.engines._values import batch_size_of, size_of
+from otel_inference.engines._values import batch_size_of, size_of, token_count
 from otel_inference.nesting import silently
 from otel_inference.protocols import outlet_of
 
@@ -68,11 +68,17 @@ def _begin(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: dict[str,
             module_name(module),
             device=None if device is None else str(device),
             batch_size=batch_size_of(first),
-            input_size=size_of(first),
+            input_size=_input_size(first, kwargs),
         )
     except Exception:  # noqa: BLE001 - the host's call goes on uncounted
         guard.failed("torch")
         return None
+
+
+def _input_size(first: Any, kwargs: dict[str, Any]) -> int | None:
+    mask = kwargs.get("attention_mask")
+    tokens = None if mask is None else token_count(first, mask)
+    return tokens if tokens is not None else size_of(first)
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -78,6 +78,9 @@ def watched(
     """Run `generate` and add what it took and gave to `call`, which may hold several."""
     if generation is None:
         return original(model, *args, **kwargs)
+    call.usage_operation = call.usage_operation or semconv.TEXT_COMPLETION
+    call.request = call.request or generation.request
+    call.add_tokens(generation.input_tokens, None)
     meter = Meter(generation.prefill_steps)
     call.watch(model, meter)
     try:
@@ -93,15 +96,12 @@ def watched(
 
 def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> None:
     ended_ns = perf_counter_ns()
-    call.usage_operation = call.usage_operation or semconv.TEXT_COMPLETION
-    call.request = call.request or generation.request
     sequences = getattr(result, "sequences", result)
     shape = shape_of(sequences)
     if shape is None or len(shape) != MATRIX:
-        call.add_tokens(generation.input_tokens, None)
         return
     new = max(shape[1] - generation.prompt_length, 0)
-    call.add_tokens(generation.input_tokens, _generated_tokens(sequences, new, generation.eos_token_ids))
+    call.add_tokens(None, _generated_tokens(sequences, new, generation.eos_token_ids))
     if new and meter.steps:
         # A generation of one token has no later step: its first token is there when it ends.
         first_token_ns = meter.first_token_ns if meter.first_token_ns is not None else ended_ns

@@ -22,9 +22,20 @@ def batch_size_of(value: Any) -> int | None:
 
 
 def size_of(value: Any) -> int | None:
-    """Elements of an array; `None` for what has no shape."""
-    shape = shape_of(value)
+    """Elements of an array, or of nested lists of numbers; `None` for what has no shape."""
+    shape = _list_shape(value) if isinstance(value, list) else shape_of(value)
     return None if shape is None else math.prod(shape)
+
+
+def _list_shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of nested lists, down their first elements; `None` if those are no numbers."""
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        if not value:
+            break
+        value = value[0]
+    return tuple(shape) if isinstance(value, (list, int, float)) else None
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
@@ -34,6 +45,8 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
     graph to that number.
     """
     shape = getattr(value, "shape", None)
+    if type(value).__name__ == "OrtValue":
+        shape = tuple(value.shape())  # a method there, and one that copies nothing
     if not isinstance(shape, tuple):
         return None
     return shape if all(type(size) is int for size in shape) else None

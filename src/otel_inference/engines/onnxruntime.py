@@ -31,26 +31,81 @@ class OnnxRuntimeEngine:
     requires = "onnxruntime >= 1.17"
 
     def targets(self, outlet: Outlet, /) -> Sequence[Target]:
-        """`InferenceSession` construction and `run`."""
+        """`InferenceSession` construction and the four ways to run it."""
         return (
             Target(module=_MODULE, path="InferenceSession.__init__", wrap=functools.partial(_wrap_init, outlet)),
-            Target(module=_MODULE, path="Session.run", wrap=functools.partial(_wrap_run, outlet)),
+            Target(module=_MODULE, path="Session.run", wrap=_run_wrap(outlet, 1, "input_feed")),
+            Target(
+                module=_MODULE, path="Session.run_with_ort_values", wrap=_run_wrap(outlet, 1, "input_dict_ort_values")
+            ),
+            Target(module=_MODULE, path="Session.run_with_iobinding", wrap=_run_wrap(outlet, None, "")),
+            Target(module=_MODULE, path="Session.run_async", wrap=functools.partial(_wrap_run_async, outlet)),
         )
 
 
 ENGINE = OnnxRuntimeEngine()
 
 
-def _wrap_run(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        sink = outlet.sink
-        if sink is None or running_call() is not None:
-            return original(self, *args, **kwargs)
-        feed = args[1] if len(args) > 1 else kwargs.get("input_feed")
-        return measured(sink, _begin(sink, self, feed), original, (self, *args), kwargs)
+def _run_wrap(outlet: Outlet, position: int | None, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The wrap of a run whose feed is the argument at `position`, called `name`; `None` where it has none."""
 
-    return run
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+            sink = outlet.sink
+            if sink is None or running_call() is not None:
+                return original(self, *args, **kwargs)
+            feed = None if position is None else _argument(args, kwargs, position, name)
+            return measured(sink, _begin(sink, self, feed), original, (self, *args), kwargs)
+
+        return run
+
+    return wrap
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+_CALLBACK: Final = 2
+"""Position of the callback among the arguments of `run_async`."""
+
+
+def _wrap_run_async(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def run_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+        sink = outlet.sink
+        callback = _argument(args, kwargs, _CALLBACK, "callback")
+        if sink is None or running_call() is not None or not callable(callback):
+            return original(self, *args, **kwargs)
+        call = _begin(sink, self, _argument(args, kwargs, 1, "input_feed"))
+        if call is None:
+            return original(self, *args, **kwargs)
+        ending = _ending(sink, call, callback)
+        if len(args) > _CALLBACK:
+            args = (*args[:_CALLBACK], ending, *args[_CALLBACK + 1 :])
+        else:
+            kwargs["callback"] = ending
+        try:
+            result = original(self, *args, **kwargs)
+        except BaseException as error:
+            sink.end(call, error)
+            raise
+        sink.leave(call)
+        return result
+
+    return run_async
+
+
+def _ending(sink: CallSink, call: OpenCall, callback: Callable[..., Any]) -> Callable[..., Any]:
+    """`callback`, preceded by the end of `call`; onnxruntime runs it on a thread of its own."""
+
+    @functools.wraps(callback)
+    def ended(results: Any, user_data: Any, message: str) -> Any:
+        sink.end(call, RuntimeError(message) if message else None)
+        return callback(results, user_data, message)
+
+    return ended
 
 
 def _begin(sink: CallSink, session: Any, feed: Any) -> OpenCall | None:

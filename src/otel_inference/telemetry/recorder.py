@@ -177,6 +177,7 @@ class Recorder:
                 self._close(call, ended_ns, None)
 
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
+        ended_unix_ns = call.started_unix_ns + ended_ns - call.started_ns
         try:
             self.leave(call)
             if error is not None:
@@ -185,10 +186,10 @@ class Recorder:
                 self._rename(call)
             record = call.closed(ended_ns)
             if call.span.is_recording():
-                _describe_end(call, record, error)
+                _describe_end(call, record, error, ended_unix_ns)
             self._instruments.record(record, call.series.metric_attributes, call.context)
         finally:
-            call.span.end(call.started_unix_ns + ended_ns - call.started_ns)
+            call.span.end(ended_unix_ns)
 
     def _rename(self, call: _RecordedCall) -> None:
         """Take over a name that was known only at the end (a model loaded from bytes)."""
@@ -243,7 +244,7 @@ def _claim(call: _RecordedCall) -> bool:
     return True
 
 
-def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None) -> None:
+def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None, ended_unix_ns: int) -> None:
     """Write to the span what was not known when it began."""
     attributes: dict[str, Any] = {}
     if (call.device, call.batch_size, call.input_size) != call.begun_as:
@@ -255,5 +256,5 @@ def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None
     if attributes:
         call.span.set_attributes(attributes)
     if error is not None:
-        call.span.record_exception(error)
+        call.span.record_exception(error, timestamp=ended_unix_ns, escaped=True)
         call.span.set_status(Status(StatusCode.ERROR, str(error)))

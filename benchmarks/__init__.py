@@ -1,0 +1,1 @@
+"""What a measured call costs: `python -m benchmarks`, or `make bench`."""

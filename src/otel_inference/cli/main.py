@@ -1,0 +1,95 @@
+"""Command line: reads arguments, runs a command, says what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from otel_inference.cli import report
+from otel_inference.errors import OtelInferenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PROGRAM: Final = "otel-inference"
+
+DONE: Final = 0
+NOTHING_FOUND: Final = 1
+WRONG_USE: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name.
+
+    Args:
+        arguments: Default: those of the process.
+
+    Returns:
+        The exit code: 0; 1 if there was nothing to report; 2 if the command cannot be run as given.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return _report(options.paths)
+    except OtelInferenceError as error:
+        _say(str(error))
+        return WRONG_USE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="OpenTelemetry for model inference.")
+    parser.add_argument("--version", action="version", version=importlib.metadata.version(_PROGRAM))
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command = commands.add_parser(
+        "report",
+        help="figures per model from spans in files",
+        description="Print calls, errors, throughput, latency and tokens per model from files of OTLP JSON.",
+        epilog=(
+            "Latency is that of all calls, failed and first ones included; quantiles are exact. "
+            "calls/s is taken from the first start to the last end of a line's calls, tokens/s over the duration "
+            "of the calls that gave tokens; 1st token is the median."
+        ),
+    )
+    command.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="file with one OTLP JSON export request per line, or folder of .jsonl and .json files",
+    )
+    return parser
+
+
+def _report(paths: Sequence[Path]) -> int:
+    if importlib.util.find_spec("rich") is None:
+        _say(f"the report needs rich, which is not installed; pip install '{_PROGRAM}[report]'")
+        return WRONG_USE
+    from otel_inference.cli import table  # noqa: PLC0415 - needs rich, which is an extra
+
+    reading = report.read(paths)
+    for file, count in reading.broken_lines.items():
+        _say(f"{file}: passed over {count} line{'s' * (count > 1)}; expected one OTLP JSON export request per line")
+    if not reading.spans:
+        _say(_nothing_in(reading, paths))
+        return NOTHING_FOUND
+    table.show(report.figures(reading.spans))
+    return DONE
+
+
+def _nothing_in(reading: report.Reading, paths: Sequence[Path]) -> str:
+    where = ", ".join(map(str, paths))
+    return (
+        f"no call of a model in {where} ({reading.files} files read, {reading.other_spans} other spans); "
+        "expected spans that otel-inference wrote: is the program instrumented, and are its traces sampled?"
+    )
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{_PROGRAM}: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
