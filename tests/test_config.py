@@ -23,11 +23,14 @@ def test_reads_the_environment():
             "OTEL_INFERENCE_MAX_MODELS": "7",
             "OTEL_INFERENCE_CAPTURE_CONTENT": "TRUE",
             "OTEL_INFERENCE_TRAINING": "1",
+            "OTEL_INFERENCE_SPANS_DETAIL": "stages",
             "OTEL_SERVICE_NAME": "x",
         }
     )
 
-    assert config == Config(engines=("torch", "onnxruntime"), max_models=7, capture_content=True, training=True)
+    assert config == Config(
+        engines=("torch", "onnxruntime"), max_models=7, capture_content=True, training=True, spans_detail="stages"
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,7 @@ def test_reads_the_environment():
         ("OTEL_INFERENCE_MAX_MODELS", "many", "a whole number of at least 1", "100"),
         ("OTEL_INFERENCE_MAX_MODELS", "0", "a whole number of at least 1", "100"),
         ("OTEL_INFERENCE_TRAINING", "maybe", "true or false", "False"),
+        ("OTEL_INFERENCE_SPANS_DETAIL", "all", "calls or stages", "'calls'"),
         ("OTEL_INFERENCE_ENGINES", ",", "engine names", "None"),
     ],
 )
@@ -57,7 +61,9 @@ def test_warns_of_an_unknown_variable(caplog):
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_models": 0}, {"max_models": True}, {"training": "yes"}, {"engines": "torch"}], ids=str
+    "options",
+    [{"max_models": 0}, {"max_models": True}, {"training": "yes"}, {"spans_detail": "all"}, {"engines": "torch"}],
+    ids=str,
 )
 def test_refuses_a_bad_value_in_code(options):
     """In code a bad value is an error that says what was expected."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+MAX_STAGES: Final = 64
+"""Intervals of stages kept for child spans; the seconds of a stage count all of them."""
 
 ENDED: Final = object()
 """What an ended call watches. A context may outlive the call it was copied from, so that
@@ -48,6 +51,7 @@ class Call:
     input_size: int | None = None
     device: str | None = None
     usage: Usage | None = None
+    device_duration_s: float | None = None
 
     @property
     def duration_s(self) -> float:
@@ -86,18 +90,42 @@ class Meter:
         self.steps += 1
 
 
+class DeviceTimer(Protocol):
+    """Time that an accelerator spends on a call, known some time after the call has ended."""
+
+    def stop(self) -> None:
+        """Mark the end of the call in the accelerator's queue; waits for nothing."""
+        ...
+
+    def elapsed_s(self) -> float | None:
+        """Seconds between the marks; `None` while the accelerator is still at it."""
+        ...
+
+
+class Stage(NamedTuple):
+    """One stretch of a call."""
+
+    name: str
+    started_ns: int
+    ended_ns: int
+
+
 class OpenCall:
     """A call while it runs. Holds no reference to the host's inputs, outputs or exceptions."""
 
     __slots__ = (
         "batch_size",
         "cold",
+        "compilations",
+        "content",
         "decode_ns",
         "decoded_tokens",
         "device",
         "engine",
         "error_type",
         "first_token_ns",
+        "forward_ended_ns",
+        "forwards",
         "input_size",
         "input_tokens",
         "meter",
@@ -105,8 +133,11 @@ class OpenCall:
         "operation",
         "output_tokens",
         "request",
+        "stage_ns",
+        "stages",
         "started_ns",
         "started_unix_ns",
+        "timer",
         "usage_operation",
         "watched",
     )
@@ -130,6 +161,15 @@ class OpenCall:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.first_token_ns: int | None = None
+        self.compilations = 0
+        """How many graphs had been compiled when the call began."""
+        self.timer: DeviceTimer | None = None
+        self.content: dict[str, str] | None = None
+        """Prompts and outputs as attributes; only if the user asked for them."""
+        self.forwards = 0
+        self.forward_ended_ns = 0
+        self.stages: list[Stage] | None = None
+        self.stage_ns: dict[str, int] | None = None
         self.decode_ns = 0
         self.decoded_tokens = 0
 
@@ -150,6 +190,20 @@ class OpenCall:
             self.input_tokens = (self.input_tokens or 0) + input_tokens
         if output_tokens is not None:
             self.output_tokens = (self.output_tokens or 0) + output_tokens
+
+    def add_stage(self, name: str, started_ns: int, ended_ns: int) -> None:
+        """Add a stretch of the call to the stage `name`."""
+        if self.stages is None or self.stage_ns is None:
+            self.stages, self.stage_ns = [], {}
+        self.stage_ns[name] = self.stage_ns.get(name, 0) + ended_ns - started_ns
+        if len(self.stages) < MAX_STAGES:
+            self.stages.append(Stage(name, started_ns, ended_ns))
+
+    def drop_stage(self, name: str) -> None:
+        """Forget a stage that turned out not to be told apart from others."""
+        if self.stages is not None and self.stage_ns is not None:
+            self.stages = [stage for stage in self.stages if stage.name != name]
+            self.stage_ns.pop(name, None)
 
     def add_decode(self, first_token_ns: int, ended_ns: int, tokens_per_row: int) -> None:
         """Add one generation's stamps: its first token, its end and the tokens of a row.
@@ -176,6 +230,7 @@ class OpenCall:
             batch_size=self.batch_size,
             input_size=self.input_size,
             device=self.device,
+            device_duration_s=None if self.timer is None else self.timer.elapsed_s(),
             usage=None if self.usage_operation is None else self._usage(self.usage_operation),
         )
 

@@ -50,6 +50,16 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
+def _detail(text: str) -> str:
+    if text not in DETAILS:
+        msg = "calls or stages"
+        raise ValueError(msg)
+    return text
+
+
+DETAILS = ("calls", "stages")
+
+
 def _option(env: str, parse: Callable[[str], Any], default: Any) -> Any:
     return field(default=default, metadata={"env": env, "parse": parse})
 
@@ -66,6 +76,8 @@ class Config:
     """Engines to instrument; `None` for all that are known."""
     max_models: int = _option(semconv.ENV_MAX_MODELS, _positive, 100)
     """How many different model names are kept apart; later ones are counted as `other`."""
+    spans_detail: str = _option(semconv.ENV_SPANS_DETAIL, _detail, "calls")
+    """`calls` for one span a call, `stages` for a child span for each stage too."""
     capture_content: bool = _option(semconv.ENV_CAPTURE_CONTENT, _boolean, False)
     """Whether prompts and outputs of text pipelines are written to spans."""
     training: bool = _option(semconv.ENV_TRAINING, _boolean, False)
@@ -77,6 +89,9 @@ class Config:
         """Refuse values that mean nothing."""
         if isinstance(self.max_models, bool) or not isinstance(self.max_models, int) or self.max_models < 1:
             msg = f"max_models is {self.max_models!r}; expected a whole number of at least 1, such as 100"
+            raise ConfigError(msg)
+        if self.spans_detail not in DETAILS:
+            msg = f"spans_detail is {self.spans_detail!r}; expected 'calls' or 'stages'"
             raise ConfigError(msg)
         for name in ("capture_content", "training", "strict"):
             if not isinstance(getattr(self, name), bool):

@@ -30,6 +30,7 @@ class Options:
     """Options of a declarative configuration file; each overrides the environment's."""
 
     max_models: int | None = None
+    spans_detail: str | None = None
     capture_content: bool | None = None
     training: bool | None = None
 

@@ -10,6 +10,9 @@ from otel_inference.semconv import (
     ENV_MAX_MODELS as OTEL_INFERENCE_MAX_MODELS,
 )
 from otel_inference.semconv import (
+    ENV_SPANS_DETAIL as OTEL_INFERENCE_SPANS_DETAIL,
+)
+from otel_inference.semconv import (
     ENV_STRICT as OTEL_INFERENCE_STRICT,
 )
 from otel_inference.semconv import (
@@ -20,6 +23,7 @@ __all__ = [
     "OTEL_INFERENCE_CAPTURE_CONTENT",
     "OTEL_INFERENCE_ENGINES",
     "OTEL_INFERENCE_MAX_MODELS",
+    "OTEL_INFERENCE_SPANS_DETAIL",
     "OTEL_INFERENCE_STRICT",
     "OTEL_INFERENCE_TRAINING",
 ]

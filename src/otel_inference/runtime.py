@@ -59,6 +59,7 @@ class _Running:
             trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL),
             self.instruments,
             max_models=config.max_models,
+            stage_spans=config.spans_detail == "stages",
             version_of=_version_of,
         )
         self.instruments.source = self.recorder
@@ -123,7 +124,7 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
             running.engines.discard(name)
         if not running.engines:
             OBSERVING.sink = None
-            running.recorder.close_abandoned()
+            running.recorder.close_late(wait=False)
             running.instruments.source = None
             _running = None
 
@@ -145,6 +146,7 @@ def adjust(options: Mapping[str, Any]) -> None:
             return
         _running.config = _running.config.updated(options)
         _running.recorder.limit_models(_running.config.max_models)
+        _running.recorder.stage_spans = _running.config.spans_detail == "stages"
         for name in _running.engines:
             _set_options(outlet_of(name), _running.config)
 
@@ -161,7 +163,7 @@ def force_flush(timeout_s: float = 10.0) -> bool:
     """
     chosen = _Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
     if _running is not None:
-        _running.recorder.close_abandoned()
+        _running.recorder.close_late()
     flushes = [
         flush
         for provider in (

@@ -22,6 +22,7 @@ INPUT_SIZE: Final = "inference.input.size"
 COLD: Final = "inference.cold"
 TIME_TO_FIRST_TOKEN: Final = "inference.time_to_first_token"
 TIME_PER_OUTPUT_TOKEN: Final = "inference.time_per_output_token"
+DEVICE_DURATION: Final = "inference.device.duration"
 ERROR_TYPE: Final = "error.type"
 
 # GenAI attributes
@@ -44,6 +45,20 @@ GEN_AI_OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 TEXT_COMPLETION: Final = "text_completion"
 CHAT: Final = "chat"
 EMBEDDINGS: Final = "embeddings"
+
+# Stages of a call, and their attribute: `stage_duration(PREFILL)` and so on
+PREPROCESS: Final = "preprocess"
+STAGE_FORWARD: Final = "forward"
+PREFILL: Final = "prefill"
+DECODE: Final = "decode"
+POSTPROCESS: Final = "postprocess"
+STAGE: Final = "inference.stage"
+
+
+def stage_duration(stage: str) -> str:
+    """The span attribute with the seconds that a call spent in `stage`."""
+    return f"{STAGE}.{stage}.duration"
+
 
 # Values of `inference.operation`
 FORWARD: Final = "forward"
@@ -92,5 +107,6 @@ ENV_PREFIX: Final = "OTEL_INFERENCE_"
 ENV_ENGINES: Final = "OTEL_INFERENCE_ENGINES"
 ENV_MAX_MODELS: Final = "OTEL_INFERENCE_MAX_MODELS"
 ENV_CAPTURE_CONTENT: Final = "OTEL_INFERENCE_CAPTURE_CONTENT"
+ENV_SPANS_DETAIL: Final = "OTEL_INFERENCE_SPANS_DETAIL"
 ENV_TRAINING: Final = "OTEL_INFERENCE_TRAINING"
 ENV_STRICT: Final = "OTEL_INFERENCE_STRICT"

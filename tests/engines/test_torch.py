@@ -9,7 +9,7 @@ import pytest
 import torch
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from otel_inference import Config, name_model
+from otel_inference import Config, guard, name_model
 from otel_inference.testing import recorded
 
 
@@ -215,6 +215,53 @@ def test_traces(telemetry, net, rows, expected):
 
     assert torch.equal(traced(rows), expected)
     assert names(telemetry) == ["forward Net"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_counts_scripted_functions_and_frozen_modules(telemetry, net, rows):
+    """A scripted function is called like a module; a frozen module, which has no mode, is inference."""
+
+    @torch.jit.script
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    frozen = torch.jit.freeze(torch.jit.script(net))
+    double(rows)
+    frozen(rows)
+
+    assert names(telemetry) == ["forward double", "forward Net"]
+
+
+def test_marks_compilations_cold(telemetry, net, rows):
+    """A call during which something is compiled, or compiled again for a new shape, is as cold as a first one."""
+    torch._dynamo.reset()
+    net(rows)
+    compiled = torch.compile(net, backend="eager")
+    for batch in (rows, rows, rows[:2], rows[:2]):
+        compiled(batch)
+
+    assert [span.attributes["inference.cold"] for span in telemetry.spans()] == [True, True, False, True, False]
+
+
+def test_calls_a_module_that_answers_to_nothing(rows):
+    """Whatever a module does when it is asked about itself, its call is the host's and goes through."""
+
+    class Strange(Net):
+        @property
+        def training(self):
+            raise RuntimeError
+
+        @training.setter
+        def training(self, _):
+            pass
+
+    with recorded() as telemetry:
+        assert Strange()(rows).shape == (3, 2)
+        errors = telemetry.points("inference.self.errors")
+
+    assert names(telemetry) == []
+    assert [(point.value, dict(point.attributes)) for point in errors] == [(1, {"where": "torch"})]
+    guard._errors.clear()
 
 
 def test_calls_functionally(telemetry, net, rows):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from threading import Thread
 
 import pytest
 import torch
 
-from otel_inference import name_model, observe
+from otel_inference import Config, name_model, observe
+from otel_inference.testing import recorded
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 
@@ -160,13 +162,18 @@ def test_does_not_change_what_is_generated(telemetry, gpt2):
 def test_times_a_chunked_prefill_to_its_end(telemetry, gpt2):
     """With the prompt read in chunks, the first token comes after the last chunk."""
     steps = []
-    gpt2.register_forward_pre_hook(lambda *_: steps.append(time.perf_counter()))
+
+    def slow_down(*_):
+        steps.append(time.perf_counter())
+        time.sleep(0.02)
+
+    gpt2.register_forward_pre_hook(slow_down)
     started = time.perf_counter()
     generate(gpt2, IDS[:1].repeat(1, 4), max_new_tokens=3, min_new_tokens=3, prefill_chunk_size=4)
 
     first = span_of(telemetry).attributes["inference.time_to_first_token"]
     assert len(steps) == 3 + 2
-    assert steps[2] - started < first < steps[4] - started
+    assert 3 * 0.02 <= first < steps[4] - started
 
 
 def test_counts_an_encoder_decoder(telemetry):
@@ -251,6 +258,52 @@ def test_tells_a_chat_from_a_batch(telemetry, gpt2, bert):
         if span.name.startswith("pipeline")
     ]
     assert seen == [("chat", None), ("chat", 3), ("text_completion", 2)]
+
+
+@pytest.mark.parametrize("detail", ["calls", "stages"])
+def test_tells_the_stages_apart(gpt2, bert, detail):
+    """A call's stages are attributes, and child spans where asked for, one after the other inside the call."""
+    from transformers import AutoTokenizer, pipeline
+
+    with recorded(config=Config(strict=True, spans_detail=detail)) as telemetry:
+        writer = pipeline("text-generation", model=gpt2, tokenizer=AutoTokenizer.from_pretrained(bert))
+        writer("a b c", max_new_tokens=3, min_new_tokens=3)
+
+    *children, call = [span for span in telemetry.spans() if not span.name.startswith("load ")]
+    stages = ["preprocess", "prefill", "decode", "postprocess"]
+    durations = [call.attributes[f"inference.stage.{stage}.duration"] for stage in stages]
+    assert all(duration > 0 for duration in durations)
+    assert sum(durations) <= (call.end_time - call.start_time) / 1e9
+    if detail == "calls":
+        assert children == []
+        return
+    children.sort(key=lambda span: span.start_time)
+    assert [span.name for span in children] == [f"{stage} GPT2LMHeadModel" for stage in stages]
+    assert {span.parent.span_id for span in children} == {call.context.span_id}
+    edges = [edge for span in children for edge in (span.start_time, span.end_time)]
+    assert edges == sorted(edges)
+    assert call.start_time <= edges[0] <= edges[-1] <= call.end_time
+
+
+def test_keeps_content_out_unless_asked(gpt2, bert):
+    """Prompts and outputs are recorded only with `capture_content`."""
+    from transformers import AutoTokenizer, pipeline
+
+    seen = []
+    for capture in (False, True):
+        with recorded(config=Config(strict=True, capture_content=capture)) as telemetry:
+            tokenizer = AutoTokenizer.from_pretrained(bert)
+            tokenizer.chat_template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+            writer = pipeline("text-generation", model=gpt2, tokenizer=tokenizer)
+            writer(["a b c", "b"], max_new_tokens=2)
+            writer([{"role": "user", "content": "c a"}], max_new_tokens=2)
+            seen.append([dict(span.attributes) for span in telemetry.spans() if span.name.startswith("pipeline")])
+
+    assert not any("messages" in name or "a b c" in str(value) for span in seen[0] for name, value in span.items())
+    batch, chat = (json.loads(span["gen_ai.input.messages"]) for span in seen[1])
+    assert [message["parts"][0]["content"] for message in batch] == ["a b c", "b"]
+    assert chat == [{"role": "user", "parts": [{"type": "text", "content": "c a"}]}]
+    assert len(json.loads(seen[1][0]["gen_ai.output.messages"])) == 2
 
 
 @pytest.fixture
@@ -353,8 +406,6 @@ def test_counts_a_load_inside_a_call(telemetry, bert):
 
 def test_times_steps_without_the_torch_engine(gpt2):
     """With only transformers instrumented, bare calls are not counted and tokens are still timed."""
-    from otel_inference.testing import recorded
-
     with recorded(["transformers"]) as telemetry:
         gpt2(IDS)
         generate(gpt2, max_new_tokens=2, min_new_tokens=2)

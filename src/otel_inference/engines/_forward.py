@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard, semconv
+from otel_inference.engines._compilation import compilations, note_compilation
+from otel_inference.engines._device_time import start_timer
 from otel_inference.engines._measured import measured
 from otel_inference.engines._module_call import module_call_target
 from otel_inference.engines._naming import module_name
@@ -40,17 +43,38 @@ def _outermost(
     sink = outlet.sink
     if sink is None:
         return dispatch(module, *args, **kwargs)
+    try:
+        kind = _kind(module, count_training=outlet.training)
+    except Exception:  # noqa: BLE001 - a module stranger than any known: its call goes on uncounted
+        guard.failed("torch")
+        kind = _Kind.SILENT
+    if kind is _Kind.CALL:
+        call = begin_forward(sink, module, args, kwargs)
+        return measured(sink, call, dispatch, (module, *args), kwargs, note_result=note_compilation)
+    if kind is _Kind.SILENT:
+        return silently(dispatch, module, *args, **kwargs)
+    return dispatch(module, *args, **kwargs)
+
+
+class _Kind(Enum):
+    """What the outermost call of a module is to us."""
+
+    CALL = "a call of a model"
+    SILENT = "nothing, and neither is what it calls"
+    TRANSPARENT = "nothing, but what it calls may be calls"
+
+
+def _kind(module: Any, *, count_training: bool) -> _Kind:
     torch = sys.modules["torch"]
-    if module.training and not outlet.training and not _is_exported(module):
-        if torch.is_grad_enabled():
-            # A training step: neither it nor the frozen parts inside it are inference.
-            return silently(dispatch, module, *args, **kwargs)
-        return dispatch(module, *args, **kwargs)
+    # A frozen scripted module has no `training`; it is one that can only infer.
+    if getattr(module, "training", False) and not count_training and not _is_exported(module):
+        # A training step is not inference, nor are the frozen parts inside it. Without gradients it
+        # is no training step: somebody forgot eval() on the outside of a model.
+        return _Kind.SILENT if torch.is_grad_enabled() else _Kind.TRANSPARENT
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or "_is_replica" in vars(module):
         # Making a graph is not inference; a replica is one share of a DataParallel call.
-        return silently(dispatch, module, *args, **kwargs)
-    call = _begin(sink, module, args, kwargs)
-    return measured(sink, call, dispatch, (module, *args), kwargs)
+        return _Kind.SILENT
+    return _Kind.CALL
 
 
 def _is_exported(module: Any) -> bool:
@@ -58,11 +82,12 @@ def _is_exported(module: Any) -> bool:
     return any(kind.__name__ in {"_StatefulGraphModule", "UnflattenedModule"} for kind in type(module).__mro__)
 
 
-def _begin(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenCall | None:
+def begin_forward(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenCall | None:
+    """Begin a call of `module(*args, **kwargs)`; `None` when it is not to be counted."""
     try:
         first = first_input(args, kwargs)
         device = getattr(first, "device", None)
-        return sink.begin(
+        call = sink.begin(
             ENGINE_NAME,
             semconv.FORWARD,
             module_name(module),
@@ -70,6 +95,10 @@ def _begin(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: dict[str,
             batch_size=batch_size_of(first),
             input_size=_input_size(first, kwargs),
         )
+        if call is not None:
+            call.compilations = compilations()
+            call.timer = start_timer(device)
+        return call
     except Exception:  # noqa: BLE001 - the host's call goes on uncounted
         guard.failed("torch")
         return None

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from otel_inference import guard, semconv
 from otel_inference.call import Meter
+from otel_inference.engines._compilation import compilations, note_compilation
+from otel_inference.engines._device_time import start_timer
 from otel_inference.engines._values import MATRIX, shape_of, size_of, token_count
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class Generation:
     prompt_length: int
     """Tokens at the start of each returned row that were not generated."""
     prefill_steps: int
-    device: str | None
+    device: Any
+    """The `torch.device` of the input, if known."""
     request: Mapping[str, Any]
     eos_token_ids: tuple[int, ...]
 
@@ -61,7 +64,7 @@ def describe(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gener
         prefill_steps=_prefill_steps(
             shape, kwargs.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
         ),
-        device=None if device is None else str(device),
+        device=device,
         request=_request(args, kwargs, config),
         eos_token_ids=_token_ids(kwargs.get("eos_token_id", getattr(config, "eos_token_id", None))),
     )
@@ -81,6 +84,9 @@ def watched(
     call.usage_operation = call.usage_operation or semconv.TEXT_COMPLETION
     call.request = call.request or generation.request
     call.add_tokens(generation.input_tokens, None)
+    call.compilations = compilations()
+    if call.timer is None:
+        call.timer = start_timer(generation.device)
     meter = Meter(generation.prefill_steps)
     call.watch(model, meter)
     try:
@@ -96,6 +102,7 @@ def watched(
 
 def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> None:
     ended_ns = perf_counter_ns()
+    note_compilation(call)
     sequences = getattr(result, "sequences", result)
     shape = shape_of(sequences)
     if shape is None or len(shape) != MATRIX:
@@ -106,6 +113,9 @@ def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> 
         # A generation of one token has no later step: its first token is there when it ends.
         first_token_ns = meter.first_token_ns if meter.first_token_ns is not None else ended_ns
         call.add_decode(first_token_ns, ended_ns, new)
+        call.add_stage(semconv.PREFILL, meter.started_ns, first_token_ns)
+        if ended_ns > first_token_ns:
+            call.add_stage(semconv.DECODE, first_token_ns, ended_ns)
 
 
 def _generated_tokens(sequences: Any, new: int, eos_token_ids: tuple[int, ...]) -> int:

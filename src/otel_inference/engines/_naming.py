@@ -23,5 +23,6 @@ def _derive(module: Any) -> str:
     path = getattr(getattr(module, "config", None), "_name_or_path", None)
     if isinstance(path, str) and path:
         return last_part(path)
-    scripted = getattr(module, "original_name", None)
+    # A scripted or traced module keeps the name of its class, a scripted function its own.
+    scripted = getattr(module, "name" if type(module).__name__.endswith("ScriptFunction") else "original_name", None)
     return scripted if isinstance(scripted, str) and scripted else type(module).__name__

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
-from otel_inference.engines._forward import ENGINE_NAME, forward_target
+from otel_inference.engines._forward import ENGINE_NAME, begin_forward, forward_target
+from otel_inference.engines._measured import measured
+from otel_inference.nesting import running_call
+from otel_inference.patching import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from otel_inference.patching import Target
     from otel_inference.protocols import Outlet
 
 
@@ -20,9 +23,23 @@ class TorchEngine:
     distribution = "torch"
     requires = "torch >= 2.2"
 
-    def targets(self, _outlet: Outlet, /) -> Sequence[Target]:
-        """The one entry point that every module shares."""
-        return (forward_target(),)
+    def targets(self, outlet: Outlet, /) -> Sequence[Target]:
+        """The one entry point that every module shares, and that of scripted functions."""
+        scripted = functools.partial(_wrap_scripted, outlet)
+        return (forward_target(), Target(module="torch", path="jit.ScriptFunction.__call__", wrap=scripted))
 
 
 ENGINE = TorchEngine()
+
+
+def _wrap_scripted(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
+    # What torch has there is a built-in method, which does not bind as a function does.
+    bind = original.__get__
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        sink = outlet.sink
+        if sink is None or running_call() is not None:
+            return bind(self)(*args, **kwargs)
+        return measured(sink, begin_forward(sink, self, args, kwargs), bind(self), args, kwargs)
+
+    return __call__

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard, semconv
-from otel_inference.engines import _generation
+from otel_inference.engines import _content, _generation
 from otel_inference.engines._forward import forward_target
 from otel_inference.engines._measured import measured
 from otel_inference.engines._naming import module_name
@@ -93,7 +94,7 @@ def _begin_generate(sink: CallSink, model: Any, generation: _generation.Generati
             _NAME,
             semconv.GENERATE,
             name,
-            device=generation.device,
+            device=None if generation.device is None else str(generation.device),
             batch_size=generation.rows,
             input_size=generation.input_tokens if generation.input_tokens is not None else generation.input_elements,
             usage_operation=semconv.TEXT_COMPLETION,
@@ -112,9 +113,26 @@ def _wrap_pipeline(outlet: Outlet, original: Callable[..., Any]) -> Callable[...
             return original(self, *args, **kwargs)
         inputs = args[0] if args else kwargs.get("inputs")
         call = _begin_pipeline(sink, self, inputs)
-        return measured(sink, call, original, (self, *args), kwargs, goes_on=_is_stream)
+        note = _note_pipeline
+        if call is not None and outlet.capture_content and self.task == "text-generation":
+            call.content = _content.of_inputs(inputs)
+            note = _note_pipeline_with_content
+        return measured(sink, call, original, (self, *args), kwargs, note_result=note, goes_on=_is_stream)
 
     return __call__
+
+
+def _note_pipeline(call: OpenCall, result: Any) -> None:  # noqa: ARG001 - one of two alike
+    """Add the stage after the forward, where there was one forward: several overlap with other stages."""
+    if call.forwards == 1:
+        call.add_stage(semconv.POSTPROCESS, call.forward_ended_ns, perf_counter_ns())
+    elif call.forwards > 1:
+        call.drop_stage(semconv.PREPROCESS)
+
+
+def _note_pipeline_with_content(call: OpenCall, result: Any) -> None:
+    _note_pipeline(call, result)
+    call.content = {**(call.content or {}), **_content.of_results(result)}
 
 
 def _is_stream(result: Any) -> bool:
@@ -165,14 +183,27 @@ def _wrap_pipeline_forward(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def forward(self: Any, model_inputs: Any, *args: Any, **kwargs: Any) -> Any:
         call = running_call()
-        if call is not None and call is not SILENT and call.operation == semconv.PIPELINE:
-            try:
-                _add_input_size(call, self, model_inputs)
-            except Exception:  # noqa: BLE001 - inputs of a shape nobody foresaw are counted without size
-                guard.failed("transformers.pipeline")
-        return original(self, model_inputs, *args, **kwargs)
+        if call is None or call is SILENT or call.operation != semconv.PIPELINE:
+            return original(self, model_inputs, *args, **kwargs)
+        try:
+            _add_input_size(call, self, model_inputs)
+        except Exception:  # noqa: BLE001 - inputs of a shape nobody foresaw are counted without size
+            guard.failed("transformers.pipeline")
+        started_ns = perf_counter_ns()
+        result = original(self, model_inputs, *args, **kwargs)
+        _add_forward(call, started_ns)
+        return result
 
     return forward
+
+
+def _add_forward(call: OpenCall, started_ns: int) -> None:
+    call.forward_ended_ns = perf_counter_ns()
+    if call.forwards == 0:
+        call.add_stage(semconv.PREPROCESS, call.started_ns, started_ns)
+    if call.first_token_ns is None:  # a generation inside has stages of its own
+        call.add_stage(semconv.STAGE_FORWARD, started_ns, call.forward_ended_ns)
+    call.forwards += 1
 
 
 def _add_input_size(call: OpenCall, pipeline: Any, model_inputs: Any) -> None:

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from threading import Lock
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, Tracer
 
-    from otel_inference.call import Call
+    from otel_inference.call import Call, Stage
     from otel_inference.telemetry.instruments import Instruments
+
+
+_MAX_LATE: Final = 256
+"""Calls that may wait for their accelerator; beyond, the oldest is written without its device time."""
 
 
 class _Series:
@@ -63,6 +67,7 @@ class Recorder:
         tracer: Makes the spans.
         instruments: Records the metrics.
         max_models: How many different model names are kept apart.
+        stage_spans: Whether stages become child spans.
         version_of: Version of an engine's library by the engine's name, if known.
     """
 
@@ -72,6 +77,7 @@ class Recorder:
         instruments: Instruments,
         *,
         max_models: int,
+        stage_spans: bool,
         version_of: Callable[[str], str | None],
     ) -> None:
         self._tracer = tracer
@@ -80,7 +86,9 @@ class Recorder:
         self._lock = Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._warm: set[str] = set()
-        self._abandoned: deque[tuple[_RecordedCall, int]] = deque()
+        self._late: deque[tuple[_RecordedCall, int]] = deque()
+        """Calls that have ended and are not written yet, with the time of their end."""
+        self.stage_spans = stage_spans
         self._names = NameLimit(max_models)
 
     def begin(
@@ -99,8 +107,8 @@ class Recorder:
         try:
             if not is_instrumentation_enabled():
                 return None
-            if self._abandoned:
-                self.close_abandoned()
+            if self._late:
+                self.close_late()
             series = self._series.get((engine, operation, model)) or self._series_of(engine, operation, model)
             call = _RecordedCall(engine, operation, series.model)
             call.series = series
@@ -120,14 +128,14 @@ class Recorder:
 
     def _open(self, call: _RecordedCall) -> None:
         series = call.series
-        call.begun_as = (call.device, call.batch_size, call.input_size)
+        call.begun_as = _begun_as(call)
         parent = otel_context.get_current()
         call.started_unix_ns = time_ns()
         call.span = self._tracer.start_span(
             series.span_name,
             parent,
             SpanKind.INTERNAL,
-            spans.start_attributes(call, series.attributes),
+            {**series.attributes, **spans.begin_attributes(call)},
             start_time=call.started_unix_ns,
         )
         call.context = set_span_in_context(call.span, parent)
@@ -155,9 +163,21 @@ class Recorder:
         if not _claim(call):
             return
         try:
+            if call.timer is not None and error is None and self._waits_for_device(call, ended_ns):
+                return
             self._close(call, ended_ns, error)
         except Exception:  # noqa: BLE001 - the host has its result already
             guard.failed("end")
+
+    def _waits_for_device(self, call: _RecordedCall, ended_ns: int) -> bool:
+        """Put a call off whose device time is not known yet; nobody waits for it."""
+        assert call.timer is not None
+        call.timer.stop()
+        if call.timer.elapsed_s() is not None:
+            return False
+        self.leave(call)
+        self._late.append((call, ended_ns))
+        return True
 
     def abandon(self, call: _RecordedCall) -> None:
         """See `protocols.CallSink.abandon`.
@@ -167,14 +187,22 @@ class Recorder:
         """
         ended_ns = perf_counter_ns()
         if _claim(call):
-            self._abandoned.append((call, ended_ns))
+            self._late.append((call, ended_ns))
 
-    def close_abandoned(self) -> None:
-        """Write the calls that were abandoned since."""
-        while self._abandoned:
-            with guard.guarded("end"), suppress(IndexError):  # another thread may take the last one
-                call, ended_ns = self._abandoned.popleft()
-                self._close(call, ended_ns, None)
+    def close_late(self, *, wait: bool = True) -> None:
+        """Write the calls that were abandoned, and those whose accelerator is done, oldest first.
+
+        Args:
+            wait: Whether calls whose accelerator is still at work may wait for a later time.
+        """
+        with suppress(IndexError):  # another thread may take the last one
+            while self._late:
+                timer = self._late[0][0].timer
+                if wait and timer is not None and timer.elapsed_s() is None and len(self._late) < _MAX_LATE:
+                    return
+                call, ended_ns = self._late.popleft()
+                with guard.guarded("end"):
+                    self._close(call, ended_ns, None)
 
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
         ended_unix_ns = call.started_unix_ns + ended_ns - call.started_ns
@@ -187,9 +215,24 @@ class Recorder:
             record = call.closed(ended_ns)
             if call.span.is_recording():
                 _describe_end(call, record, error, ended_unix_ns)
+                if self.stage_spans and call.stages is not None:
+                    self._write_stages(call, call.stages)
             self._instruments.record(record, call.series.metric_attributes, call.context)
         finally:
             call.span.end(ended_unix_ns)
+
+    def _write_stages(self, call: _RecordedCall, stages: list[Stage]) -> None:
+        """One child span for each stretch of a stage, after the fact."""
+        offset_ns = call.started_unix_ns - call.started_ns
+        for stage in stages:
+            span = self._tracer.start_span(
+                f"{stage.name} {call.model}",
+                call.context,
+                SpanKind.INTERNAL,
+                {semconv.STAGE: stage.name, semconv.MODEL: call.model},
+                start_time=offset_ns + stage.started_ns,
+            )
+            span.end(offset_ns + stage.ended_ns)
 
     def _rename(self, call: _RecordedCall) -> None:
         """Take over a name that was known only at the end (a model loaded from bytes)."""
@@ -246,15 +289,16 @@ def _claim(call: _RecordedCall) -> bool:
 
 def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None, ended_unix_ns: int) -> None:
     """Write to the span what was not known when it began."""
-    attributes: dict[str, Any] = {}
-    if (call.device, call.batch_size, call.input_size) != call.begun_as:
-        attributes.update(spans.size_attributes(call))
-    if record.usage is not None:
-        attributes.update(spans.usage_attributes(record.usage, record.engine, record.model))
-    if record.error_type is not None:
-        attributes[semconv.ERROR_TYPE] = record.error_type
+    attributes = spans.end_attributes(call, record)
+    if _begun_as(call) != call.begun_as:
+        attributes.update(spans.begin_attributes(call))
     if attributes:
         call.span.set_attributes(attributes)
     if error is not None:
         call.span.record_exception(error, timestamp=ended_unix_ns, escaped=True)
         call.span.set_status(Status(StatusCode.ERROR, str(error)))
+
+
+def _begun_as(call: OpenCall) -> tuple[Any, ...]:
+    """What may come to be known only while a call runs."""
+    return (call.device, call.batch_size, call.input_size, call.cold)

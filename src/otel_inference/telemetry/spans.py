@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 from otel_inference import semconv
 
 if TYPE_CHECKING:
-    from otel_inference.call import OpenCall, Usage
+    from otel_inference.call import Call, OpenCall, Usage
 
 
-def start_attributes(call: OpenCall, base: dict[str, Any]) -> dict[str, Any]:
-    """Attributes known when a call begins; samplers see these.
-
-    Args:
-        call: The call.
-        base: Attributes that all calls of its engine, operation and model share.
-    """
-    attributes = {**base, **size_attributes(call)}
+def begin_attributes(call: OpenCall) -> dict[str, Any]:
+    """What is known of a call when it begins, beyond its engine, operation and model; samplers see it."""
+    attributes: dict[str, Any] = {}
     if call.operation != semconv.LOAD:
         attributes[semconv.COLD] = call.cold
+    if call.device is not None:
+        attributes[semconv.DEVICE] = call.device
+    if call.batch_size is not None:
+        attributes[semconv.BATCH_SIZE] = call.batch_size
+    if call.input_size is not None:
+        attributes[semconv.INPUT_SIZE] = call.input_size
     if call.usage_operation is not None:
         attributes[semconv.GEN_AI_OPERATION] = call.usage_operation
         attributes[semconv.GEN_AI_PROVIDER] = call.engine
@@ -28,24 +29,29 @@ def start_attributes(call: OpenCall, base: dict[str, Any]) -> dict[str, Any]:
     return attributes
 
 
-def size_attributes(call: OpenCall) -> dict[str, Any]:
-    """Where the call runs and how big it is, as far as known."""
+def end_attributes(call: OpenCall, record: Call) -> dict[str, Any]:
+    """What only the end of a call shows."""
     attributes: dict[str, Any] = {}
-    if call.device is not None:
-        attributes[semconv.DEVICE] = call.device
-    if call.batch_size is not None:
-        attributes[semconv.BATCH_SIZE] = call.batch_size
-    if call.input_size is not None:
-        attributes[semconv.INPUT_SIZE] = call.input_size
+    if record.error_type is not None:
+        attributes[semconv.ERROR_TYPE] = record.error_type
+    if record.device_duration_s is not None:
+        attributes[semconv.DEVICE_DURATION] = record.device_duration_s
+    if record.usage is not None:
+        attributes.update(_usage_attributes(record.usage, record))
+    if call.stage_ns is not None:
+        for stage, duration_ns in call.stage_ns.items():
+            attributes[semconv.stage_duration(stage)] = duration_ns / 1e9
+    if call.content is not None:
+        attributes.update(call.content)
     return attributes
 
 
-def usage_attributes(usage: Usage, engine: str, model: str) -> dict[str, Any]:
+def _usage_attributes(usage: Usage, record: Call) -> dict[str, Any]:
     """What a generation took and gave."""
     attributes = {
         semconv.GEN_AI_OPERATION: usage.operation,
-        semconv.GEN_AI_PROVIDER: engine,
-        semconv.GEN_AI_MODEL: model,
+        semconv.GEN_AI_PROVIDER: record.engine,
+        semconv.GEN_AI_MODEL: record.model,
         **usage.request,
         semconv.GEN_AI_INPUT_TOKENS: usage.input_tokens,
         semconv.GEN_AI_OUTPUT_TOKENS: usage.output_tokens,
