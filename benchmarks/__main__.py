@@ -36,7 +36,9 @@ def _calls(console: Console, only: str | None, budget_s: float) -> None:
         if only is not None and only not in subject.title:
             continue
         console.print(f"measuring {subject.title} ...")
-        variants = variants_of(subject, switch)
+        variants, surplus = variants_of(subject, switch)
+        if surplus:
+            console.print(f"  only ours says: {', '.join(surplus)}")
         gc.collect()
         gc.freeze()  # a collection between rounds then looks at little
         report.add_calls(table, subject.title, measure(variants, budget_s=budget_s * subject.noise))

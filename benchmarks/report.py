@@ -23,7 +23,7 @@ def calls_table() -> Table:
     """Empty, with the columns that `add_calls` fills."""
     table = Table(title="CPU time that one call costs more than the bare call", title_justify="left")
     table.add_column("subject")
-    table.add_column("variant")
+    table.add_column("variant", no_wrap=True)
     for column in ("added us", "p10 - p90", "x by hand, sampled", "90 % interval", "target", ""):
         table.add_column(column, justify="right", no_wrap=True)
     return table

@@ -12,7 +12,7 @@ import torch
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_inference import Config, force_flush, instrument, runtime, uninstrument
+from otel_inference import Config, engines, force_flush, instrument, runtime, uninstrument
 from otel_inference.testing import Telemetry, recorded
 
 ROWS = torch.ones(2, 4)
@@ -69,7 +69,7 @@ def test_switches_engines_apart(telemetry, linear):
     assert telemetry.spans() == []
     assert runtime._running is not None
 
-    uninstrument(["transformers", "onnxruntime"])
+    uninstrument([name for name in engines.names() if name != "torch"])
     assert runtime._running is None
 
 

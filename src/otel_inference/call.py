@@ -52,6 +52,8 @@ class Call:
     device: str | None = None
     usage: Usage | None = None
     device_duration_s: float | None = None
+    queue_ns: int | None = None
+    """How long the call waited before the engine began with it; `None` where nothing makes it wait."""
 
     @property
     def duration_s(self) -> float:
@@ -132,6 +134,7 @@ class OpenCall:
         "model",
         "operation",
         "output_tokens",
+        "queue_ns",
         "request",
         "stage_ns",
         "stages",
@@ -161,6 +164,7 @@ class OpenCall:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
         self.first_token_ns: int | None = None
+        self.queue_ns: int | None = None
         self.compilations = 0
         """How many graphs had been compiled when the call began."""
         self.timer: DeviceTimer | None = None
@@ -230,14 +234,22 @@ class OpenCall:
             batch_size=self.batch_size,
             input_size=self.input_size,
             device=self.device,
-            device_duration_s=None if self.timer is None else self.timer.elapsed_s(),
-            usage=None if self.usage_operation is None else self._usage(self.usage_operation),
+            device_duration_s=self.device_duration_s(),
+            queue_ns=self.queue_ns,
+            usage=self.usage(),
         )
 
-    def _usage(self, operation: str) -> Usage:
+    def device_duration_s(self) -> float | None:
+        """Seconds that an accelerator worked on the call, if one is timed and is done."""
+        return None if self.timer is None else self.timer.elapsed_s()
+
+    def usage(self) -> Usage | None:
+        """What the call took and gave as a generation or an embedding; `None` if it is neither."""
+        if self.usage_operation is None:
+            return None
         first = self.first_token_ns
         return Usage(
-            operation=operation,
+            operation=self.usage_operation,
             request=self.request,
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,

@@ -42,6 +42,20 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not MIN_WINDOW_S <= number <= MAX_WINDOW_S:
+        msg = f"a number of seconds from {MIN_WINDOW_S:.0f} to {MAX_WINDOW_S:.0f}"
+        raise ValueError(msg)
+    return number
+
+
+MIN_WINDOW_S, MAX_WINDOW_S = 1.0, 3600.0
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not names:
@@ -80,6 +94,8 @@ class Config:
     """`calls` for one span a call, `stages` for a child span for each stage too."""
     capture_content: bool = _option(semconv.ENV_CAPTURE_CONTENT, _boolean, False)
     """Whether prompts and outputs of text pipelines are written to spans."""
+    window_s: float = _option(semconv.ENV_WINDOW, _seconds, 60.0)
+    """Seconds of calls that a model's health looks back on."""
     training: bool = _option(semconv.ENV_TRAINING, _boolean, False)
     """Whether calls of torch modules in training mode are counted too."""
     strict: bool = _option(semconv.ENV_STRICT, _boolean, False)
@@ -89,6 +105,13 @@ class Config:
         """Refuse values that mean nothing."""
         if isinstance(self.max_models, bool) or not isinstance(self.max_models, int) or self.max_models < 1:
             msg = f"max_models is {self.max_models!r}; expected a whole number of at least 1, such as 100"
+            raise ConfigError(msg)
+        if (
+            isinstance(self.window_s, bool)
+            or not isinstance(self.window_s, (int, float))
+            or not (MIN_WINDOW_S <= self.window_s <= MAX_WINDOW_S)
+        ):
+            msg = f"window_s is {self.window_s!r}; expected from {MIN_WINDOW_S:.0f} to {MAX_WINDOW_S:.0f} seconds"
             raise ConfigError(msg)
         if self.spans_detail not in DETAILS:
             msg = f"spans_detail is {self.spans_detail!r}; expected 'calls' or 'stages'"

@@ -76,3 +76,15 @@ class OnnxRuntimeInstrumentor(_EngineInstrumentor):
     """`inference_onnxruntime`."""
 
     engine = "onnxruntime"
+
+
+class SentenceTransformersInstrumentor(_EngineInstrumentor):
+    """`inference_sentence_transformers`."""
+
+    engine = "sentence_transformers"
+
+
+class LlamaCppInstrumentor(_EngineInstrumentor):
+    """`inference_llama_cpp`."""
+
+    engine = "llama_cpp"

@@ -18,6 +18,9 @@ from otel_inference.semconv import (
 from otel_inference.semconv import (
     ENV_TRAINING as OTEL_INFERENCE_TRAINING,
 )
+from otel_inference.semconv import (
+    ENV_WINDOW as OTEL_INFERENCE_WINDOW_S,
+)
 
 __all__ = [
     "OTEL_INFERENCE_CAPTURE_CONTENT",
@@ -26,4 +29,5 @@ __all__ = [
     "OTEL_INFERENCE_SPANS_DETAIL",
     "OTEL_INFERENCE_STRICT",
     "OTEL_INFERENCE_TRAINING",
+    "OTEL_INFERENCE_WINDOW_S",
 ]

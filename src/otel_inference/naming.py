@@ -105,7 +105,7 @@ class NameLimit:
 
     def admit(self, name: str) -> str:
         """`name`, or `other` once the limit is reached."""
-        if name in self._admitted:
+        if name in self._admitted or name == OTHER:
             return name
         if len(self._admitted) < self.limit:
             self._admitted.add(name)

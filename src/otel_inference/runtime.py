@@ -6,10 +6,11 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import weakref
 from dataclasses import dataclass
 from threading import RLock, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from opentelemetry import _logs, metrics, trace
 
@@ -22,6 +23,8 @@ from otel_inference.patching import Patches
 from otel_inference.protocols import outlet_of
 from otel_inference.telemetry import instruments
 from otel_inference.telemetry.recorder import Recorder
+from otel_inference.telemetry.registry import registry
+from otel_inference.telemetry.view import HealthView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from otel_inference.health.snapshot import ModelHealth
     from otel_inference.protocols import Outlet
 
 _log = logging.getLogger("otel_inference")
@@ -54,15 +58,51 @@ class _Running:
         self.config = config
         self.providers = providers
         self.engines: set[str] = set()
+        registry.reset(width_s=config.window_s, max_models=config.max_models)
         self.instruments = instruments.instruments_for(providers.meter, version)
         self.recorder = Recorder(
             trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL),
-            self.instruments,
+            self.instruments.writer,
+            health=registry,
             max_models=config.max_models,
             stage_spans=config.spans_detail == "stages",
             version_of=_version_of,
         )
-        self.instruments.source = self.recorder
+        self.view = HealthView(registry, running=self.recorder.running, resources=dict, capacity=_usable_cores)
+        self.instruments.source = self
+        with guard.guarded("processor"):
+            _attach_processor(providers.tracer if providers.tracer is not None else trace.get_tracer_provider())
+
+    def health(self) -> Mapping[str, ModelHealth]:
+        """See `telemetry.instruments.Observed`."""
+        return self.view.recent()
+
+    def active_calls(self) -> Iterable[tuple[str, str, int]]:
+        """See `telemetry.instruments.Observed`."""
+        return self.recorder.active_calls()
+
+
+def _usable_cores() -> float:
+    """How many calls can run at once where nothing else says it: one a core."""
+    return float(len(os.sched_getaffinity(0)))
+
+
+_idle_view = HealthView(registry, running=lambda _: (0, 0.0), resources=dict, capacity=_usable_cores)
+"""What `health()` shows while nothing is instrumented: what processors that stand alone have seen."""
+_judged: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Providers that a processor of ours has been attached to; it cannot be taken off again."""
+
+
+def _attach_processor(provider: TracerProvider) -> None:
+    """Have the spans of other instrumentations judged, where the provider is an SDK's."""
+    add = getattr(provider, "add_span_processor", None)
+    if add is None or provider in _judged:
+        return
+    # Here and not above: it needs the SDK, which a program without one does not import.
+    from otel_inference.telemetry.processor import HealthSpanProcessor  # noqa: PLC0415
+
+    add(HealthSpanProcessor(active=lambda: _running is not None))
+    _judged.add(provider)
 
 
 _lock = RLock()
@@ -125,8 +165,27 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
         if not running.engines:
             OBSERVING.sink = None
             running.recorder.close_late(wait=False)
+            running.instruments.writer.drain()
             running.instruments.source = None
             _running = None
+
+
+@overload
+def health() -> dict[str, ModelHealth]: ...
+@overload
+def health(model: str) -> ModelHealth | None: ...
+def health(model: str | None = None) -> dict[str, ModelHealth] | ModelHealth | None:
+    """The health of every model over the window, or of one.
+
+    Args:
+        model: Name of a model; default: all.
+
+    Returns:
+        Health by name; for one model its health, or `None` if no call of it has been seen.
+    """
+    view = _running.view if _running is not None else _idle_view
+    found = view.health()
+    return found if model is None else found.get(model)
 
 
 def allows(engine: str) -> bool:
@@ -164,6 +223,7 @@ def force_flush(timeout_s: float = 10.0) -> bool:
     chosen = _Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
     if _running is not None:
         _running.recorder.close_late()
+        _running.instruments.writer.drain()
     flushes = [
         flush
         for provider in (
@@ -255,6 +315,7 @@ def _after_fork_in_child() -> None:
     guard.reset_after_fork()
     instruments.reset_after_fork()
     _patches.reset_after_fork()
+    registry.reset_after_fork()
     if _running is not None:
         _running.recorder.reset_after_fork()
 

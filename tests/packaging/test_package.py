@@ -33,11 +33,22 @@ assert threading.active_count() == 1
 def test_exports_what_it_says():
     """Every name in `__all__` is there, and nothing else that is public."""
     assert sorted(otel_inference._HOME) == sorted(otel_inference.__all__)
-    for name in otel_inference.__all__:
+    for name in set(otel_inference.__all__) - {"health"}:
         assert getattr(otel_inference, name).__module__.startswith("otel_inference.")
     assert set(otel_inference.__all__) <= set(dir(otel_inference))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = otel_inference.nonsense
+
+
+@pytest.mark.parametrize("first", ["otel_inference.health.sketch", "otel_inference.runtime", "otel_inference"])
+def test_health_is_a_function_and_a_package(first):
+    """`otel_inference.health()` can be called whatever was imported before, and its modules imported."""
+    program = (
+        f"import {first}, otel_inference\nfrom otel_inference import health\n"
+        "assert otel_inference.health() == health() == {}\nassert health('ranker') is None\n"
+        "import otel_inference.health.window as window\nassert otel_inference.health() == {} and window.SlidingWindow\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_imports_nothing_heavy():

@@ -14,6 +14,8 @@ _MODULES: Final[dict[str, str]] = {
     "torch": "otel_inference.engines.torch",
     "transformers": "otel_inference.engines.transformers",
     "onnxruntime": "otel_inference.engines.onnxruntime",
+    "sentence_transformers": "otel_inference.engines.sentence_transformers",
+    "llama_cpp": "otel_inference.engines.llama_cpp",
 }
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType
 
+    from otel_inference.call import OpenCall
+
 
 def module_call_target(outermost: Callable[..., Any]) -> Target:
     """The target `torch.nn.Module.__call__`.
@@ -45,20 +47,24 @@ def _wrap(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callab
 def _dispatching(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:
     get = current.get
 
+    def seldom(call: OpenCall, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """In a call that has ended, or at the very module that a call watches."""
+        if call.watched is ENDED:
+            return outermost(original, module, args, kwargs)
+        if call.meter is not None:
+            call.meter.step()
+        return original(module, *args, **kwargs)
+
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         call = get()
         if call is None:
             return outermost(original, self, args, kwargs)
         watched = call.watched
-        if watched is not None:
-            if watched is ENDED:
-                return outermost(original, self, args, kwargs)
-            if watched is self and call.meter is not None:
-                call.meter.step()
-        compiled = self._compiled_call_impl
-        if compiled is None:
+        if watched is not None and (watched is self or watched is ENDED):
+            return seldom(call, self, args, kwargs)
+        if self._compiled_call_impl is None:
             return self._call_impl(*args, **kwargs)
-        return compiled(*args, **kwargs)
+        return self._compiled_call_impl(*args, **kwargs)
 
     return __call__
 

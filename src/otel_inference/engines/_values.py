@@ -49,7 +49,10 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
         shape = tuple(value.shape())  # a method there, and one that copies nothing
     if not isinstance(shape, tuple):
         return None
-    return shape if all(type(size) is int for size in shape) else None
+    for size in shape:
+        if type(size) is not int:
+            return None
+    return shape
 
 
 def token_count(ids: Any, mask: Any = None) -> int | None:

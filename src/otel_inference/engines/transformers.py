@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard, semconv
-from otel_inference.engines import _content, _generation
+from otel_inference.engines import _content, _continuous, _generation
 from otel_inference.engines._forward import forward_target
 from otel_inference.engines._measured import measured
 from otel_inference.engines._naming import module_name
@@ -52,6 +52,7 @@ class TransformersEngine:
                 path="PreTrainedModel.from_pretrained",
                 wrap=functools.partial(_wrap_from_pretrained, outlet),
             ),
+            *_continuous.targets(outlet),
             forward_target(),
         )
 

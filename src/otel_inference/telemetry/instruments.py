@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import weakref
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from otel_inference import guard, semconv
+from otel_inference.telemetry.writer import MetricWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,10 +19,15 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from otel_inference.call import Call, Usage
+    from otel_inference.health.snapshot import ModelHealth
 
 
-class ActiveCalls(Protocol):
-    """Where the gauge of calls in flight reads from."""
+class Observed(Protocol):
+    """Where the observable instruments read from."""
+
+    def health(self) -> Mapping[str, ModelHealth]:
+        """Every model's health, at most a second old."""
+        ...
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
         """Engine, model and number of calls running now."""
@@ -32,14 +38,18 @@ class Instruments:
     """Every instrument of one meter, made once."""
 
     def __init__(self, meter: Meter) -> None:
-        self.source: ActiveCalls | None = None
+        self.source: Observed | None = None
         """What the observable instruments read; `None` while nothing is instrumented."""
+        self.writer = MetricWriter(self.record)
 
         def seconds(name: str, description: str, buckets: tuple[float, ...]) -> metrics.Histogram:
             return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
 
         self._duration = seconds(semconv.CALL_DURATION, "Duration of calls of a model.", semconv.CALL_SECONDS)
         self._load = seconds(semconv.LOAD_DURATION, "Time to load a model.", semconv.LOAD_SECONDS)
+        self._queue = seconds(
+            semconv.QUEUE_DURATION, "Time that calls waited before they were served.", semconv.CALL_SECONDS
+        )
         self._batch = meter.create_histogram(
             semconv.BATCH_SIZE_METRIC,
             "{item}",
@@ -78,6 +88,12 @@ class Instruments:
             unit = "{error}" if name == semconv.SELF_ERRORS else "{item}"
             meter.create_observable_counter(name, [_observing(self, counts)], unit, what)
 
+        meter.create_observable_gauge(
+            semconv.HEALTH_UTILIZATION, [self._observe_utilization], "1", "Used over available, by resource."
+        )
+        for name, unit, what, read in _HEALTH_GAUGES:
+            meter.create_observable_gauge(name, [_observing_health(self, read)], unit, what)
+
     def record(self, call: Call, attributes: Mapping[str, Any], context: Context) -> None:
         """Record one ended call.
 
@@ -96,6 +112,8 @@ class Instruments:
         self._duration.record(duration_s, attributes, context)
         if call.batch_size is not None:
             self._batch.record(call.batch_size, _without_operation(attributes), context)
+        if call.queue_ns is not None:
+            self._queue.record(call.queue_ns / 1e9, {semconv.MODEL: attributes[semconv.MODEL]}, context)
         if call.usage is not None:
             self._record_usage(call, call.usage, context)
 
@@ -117,10 +135,64 @@ class Instruments:
         if usage.time_per_output_token_s is not None:
             self._per_token.record(usage.time_per_output_token_s, attributes, context)
 
+    def _observe_utilization(self, _options: CallbackOptions) -> Iterator[Observation]:
+        """The machine's resources once, and each model's own share of what can run at once."""
+        if self.source is None:
+            return
+        models = self.source.health()
+        shared = next(iter(models.values())).utilization if models else {}
+        for resource, ratio in shared.items():
+            if resource != semconv.RESOURCE_CONCURRENCY:
+                yield Observation(ratio, {semconv.RESOURCE: resource})
+        for model in models.values():
+            ratio = model.utilization[semconv.RESOURCE_CONCURRENCY]
+            yield Observation(ratio, {semconv.RESOURCE: semconv.RESOURCE_CONCURRENCY, semconv.MODEL: model.model})
+
     def _observe_active(self, _options: CallbackOptions) -> Iterator[Observation]:
+        # The SDK asks observable instruments before it reads the others: what has ended is in them then.
+        self.writer.drain()
         if self.source is not None:
             for engine, model, count in self.source.active_calls():
                 yield Observation(count, {semconv.ENGINE: engine, semconv.MODEL: model})
+
+
+def _throughput(model: ModelHealth) -> Iterator[tuple[float, dict[str, Any]]]:
+    yield model.throughput, {}
+
+
+def _latency(model: ModelHealth) -> Iterator[tuple[float, dict[str, Any]]]:
+    if model.window.warm_calls:
+        for quantile, value in ((0.5, model.latency.p50), (0.9, model.latency.p90), (0.99, model.latency.p99)):
+            yield value, {semconv.QUANTILE: quantile}
+
+
+def _error_ratio(model: ModelHealth) -> Iterator[tuple[float, dict[str, Any]]]:
+    if model.calls:
+        yield model.error_ratio, {}
+
+
+def _state(model: ModelHealth) -> Iterator[tuple[float, dict[str, Any]]]:
+    yield int(model.state), {}
+
+
+_HEALTH_GAUGES: Final = (
+    (semconv.HEALTH_THROUGHPUT, "{call}/s", "Calls ended per second, over the window.", _throughput),
+    (semconv.HEALTH_LATENCY, "s", "Quantiles of the duration of calls, over the window.", _latency),
+    (semconv.HEALTH_ERROR_RATIO, "1", "Failed over all calls, over the window.", _error_ratio),
+    (semconv.HEALTH_STATE, "1", "0 ok, 1 degraded, 2 critical.", _state),
+)
+
+
+def _observing_health(
+    instruments: Instruments, read: Callable[[ModelHealth], Iterator[tuple[float, dict[str, Any]]]]
+) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    def observe(_options: CallbackOptions) -> Iterator[Observation]:
+        if instruments.source is not None:
+            for model in instruments.source.health().values():
+                for value, attributes in read(model):
+                    yield Observation(value, {semconv.MODEL: model.model, **attributes})
+
+    return observe
 
 
 def _without_operation(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +242,8 @@ def _is_proxy(provider: MeterProvider) -> bool:
 
 
 def reset_after_fork() -> None:
-    """Make the lock usable in a forked child, whose parent may have held it."""
+    """Make the locks usable in a forked child, whose parent may have held them."""
     global _lock  # noqa: PLW0603 - a lock held by a thread that does not exist here can only be replaced
     _lock = Lock()
+    for made in list(_made.values()):
+        made.writer.reset_after_fork()

@@ -9,7 +9,7 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
 from otel_inference import guard, semconv
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, Tracer
 
-    from otel_inference.call import Call, Stage
-    from otel_inference.telemetry.instruments import Instruments
+    from otel_inference.call import Stage
+    from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
+    from otel_inference.telemetry.writer import MetricWriter
 
+
+_SUPPRESS_KEY_OF_OLD: Final = "suppress_instrumentation"
+"""What `suppress_instrumentation()` sets besides its own key; asked directly, as each call has to."""
 
 _MAX_LATE: Final = 256
 """Calls that may wait for their accelerator; beyond, the oldest is written without its device time."""
@@ -34,10 +38,14 @@ _MAX_LATE: Final = 256
 class _Series:
     """What all calls of one engine, operation and model share, built once."""
 
-    __slots__ = ("attributes", "metric_attributes", "model", "running", "span_name")
+    __slots__ = ("attributes", "metric_attributes", "model", "running", "span_name", "statistics")
 
-    def __init__(self, engine: str, operation: str, model: str, version: str | None) -> None:
+    def __init__(
+        self, engine: str, operation: str, model: str, *, version: str | None, statistics: ModelStatistics | None
+    ) -> None:
         self.model = model
+        self.statistics = statistics
+        """The model's health; `None` for loads, which are no calls."""
         self.span_name = f"{operation} {model}"
         self.metric_attributes = {semconv.ENGINE: engine, semconv.OPERATION: operation, semconv.MODEL: model}
         self.attributes: dict[str, Any] = dict(self.metric_attributes)
@@ -50,7 +58,7 @@ class _Series:
 class _RecordedCall(OpenCall):
     """An open call with its span."""
 
-    __slots__ = ("before", "begun_as", "context", "series", "span", "token")
+    __slots__ = ("before", "begun_as", "context", "series", "settled", "span", "token")
 
     series: _Series
     span: Span
@@ -58,6 +66,8 @@ class _RecordedCall(OpenCall):
     token: Any
     before: OpenCall | None
     begun_as: tuple[Any, ...]
+    settled: bool
+    """Whether the call has been added to its model's health."""
 
 
 class Recorder:
@@ -65,7 +75,8 @@ class Recorder:
 
     Args:
         tracer: Makes the spans.
-        instruments: Records the metrics.
+        writer: Records the metrics of ended calls.
+        health: Takes every call into its model's statistics, whatever becomes of its span.
         max_models: How many different model names are kept apart.
         stage_spans: Whether stages become child spans.
         version_of: Version of an engine's library by the engine's name, if known.
@@ -74,14 +85,16 @@ class Recorder:
     def __init__(
         self,
         tracer: Tracer,
-        instruments: Instruments,
+        writer: MetricWriter,
         *,
+        health: HealthRegistry,
         max_models: int,
         stage_spans: bool,
         version_of: Callable[[str], str | None],
     ) -> None:
         self._tracer = tracer
-        self._instruments = instruments
+        self._writer = writer
+        self._health = health
         self._version_of = version_of
         self._lock = Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
@@ -105,7 +118,8 @@ class Recorder:
     ) -> OpenCall | None:
         """See `protocols.CallSink.begin`."""
         try:
-            if not is_instrumentation_enabled():
+            parent = otel_context.get_current()
+            if parent.get(_SUPPRESS_INSTRUMENTATION_KEY) or parent.get(_SUPPRESS_KEY_OF_OLD):
                 return None
             if self._late:
                 self.close_late()
@@ -120,16 +134,15 @@ class Recorder:
                 call.request = request
             if operation != semconv.LOAD and series.model not in self._warm:
                 call.cold = self._first_of(series.model)
-            self._open(call)
+            self._open(call, parent)
         except Exception:  # noqa: BLE001 - the host's call goes on uncounted
             guard.failed("begin")
             return None
         return call
 
-    def _open(self, call: _RecordedCall) -> None:
+    def _open(self, call: _RecordedCall, parent: otel_context.Context) -> None:
         series = call.series
         call.begun_as = _begun_as(call)
-        parent = otel_context.get_current()
         call.started_unix_ns = time_ns()
         call.span = self._tracer.start_span(
             series.span_name,
@@ -140,8 +153,11 @@ class Recorder:
         )
         call.context = set_span_in_context(call.span, parent)
         self.enter(call)
-        series.running.add(call)
+        call.settled = False
+        if series.statistics is not None:
+            series.statistics.began()
         call.started_ns = perf_counter_ns()
+        series.running.add(call)
 
     def enter(self, call: _RecordedCall) -> None:
         """Make `call` and its span current in this context, until `leave`."""
@@ -163,6 +179,7 @@ class Recorder:
         if not _claim(call):
             return
         try:
+            _settle(call, ended_ns, failed=error is not None)
             if call.timer is not None and error is None and self._waits_for_device(call, ended_ns):
                 return
             self._close(call, ended_ns, error)
@@ -202,6 +219,7 @@ class Recorder:
                     return
                 call, ended_ns = self._late.popleft()
                 with guard.guarded("end"):
+                    _settle(call, ended_ns, failed=False)
                     self._close(call, ended_ns, None)
 
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
@@ -212,12 +230,11 @@ class Recorder:
                 call.error_type = spans.error_type(error)
             if call.model != call.series.model:
                 self._rename(call)
-            record = call.closed(ended_ns)
             if call.span.is_recording():
-                _describe_end(call, record, error, ended_unix_ns)
+                _describe_end(call, error, ended_unix_ns)
                 if self.stage_spans and call.stages is not None:
                     self._write_stages(call, call.stages)
-            self._instruments.record(record, call.series.metric_attributes, call.context)
+            self._writer.put(call, ended_ns, call.series.metric_attributes)
         finally:
             call.span.end(ended_unix_ns)
 
@@ -246,7 +263,8 @@ class Recorder:
             name = self._names.admit(model)
             series = self._series.get((engine, operation, name))
             if series is None:
-                series = _Series(engine, operation, name, self._version_of(engine))
+                statistics = None if operation == semconv.LOAD else self._health.of(name)
+                series = _Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
                 self._series[engine, operation, name] = series
             return series
 
@@ -259,6 +277,17 @@ class Recorder:
     def limit_models(self, limit: int) -> None:
         """Keep at most `limit` model names apart from now on."""
         self._names.limit = limit
+
+    def running(self, model: str) -> tuple[int, float]:
+        """How many calls of `model` run now, and the age of the oldest in seconds (0 for none)."""
+        now_ns = perf_counter_ns()
+        started = [
+            call.started_ns
+            for (_, operation, name), series in list(self._series.items())
+            if name == model and operation != semconv.LOAD
+            for call in list(series.running)
+        ]
+        return len(started), (now_ns - min(started)) / 1e9 if started else 0.0
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
         """Engine, model and number of calls running now, zero included."""
@@ -275,6 +304,18 @@ class Recorder:
             for call in series.running:
                 call.watched = ENDED
             series.running.clear()
+        self._series = {}
+        self._late.clear()
+
+
+def _settle(call: _RecordedCall, ended_ns: int, *, failed: bool) -> None:
+    """Add an ended call to its model's health, once."""
+    if call.settled or call.series.statistics is None:
+        return
+    call.settled = True
+    call.series.statistics.ended(
+        (ended_ns - call.started_ns) / 1e9, failed=failed, cold=call.cold, size=call.input_size
+    )
 
 
 def _claim(call: _RecordedCall) -> bool:
@@ -287,9 +328,9 @@ def _claim(call: _RecordedCall) -> bool:
     return True
 
 
-def _describe_end(call: _RecordedCall, record: Call, error: BaseException | None, ended_unix_ns: int) -> None:
+def _describe_end(call: _RecordedCall, error: BaseException | None, ended_unix_ns: int) -> None:
     """Write to the span what was not known when it began."""
-    attributes = spans.end_attributes(call, record)
+    attributes = spans.end_attributes(call)
     if _begun_as(call) != call.begun_as:
         attributes.update(spans.begin_attributes(call))
     if attributes:

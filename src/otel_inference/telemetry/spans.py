@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from otel_inference import semconv
 
 if TYPE_CHECKING:
-    from otel_inference.call import Call, OpenCall, Usage
+    from otel_inference.call import OpenCall, Usage
 
 
 def begin_attributes(call: OpenCall) -> dict[str, Any]:
@@ -29,15 +29,19 @@ def begin_attributes(call: OpenCall) -> dict[str, Any]:
     return attributes
 
 
-def end_attributes(call: OpenCall, record: Call) -> dict[str, Any]:
+def end_attributes(call: OpenCall) -> dict[str, Any]:
     """What only the end of a call shows."""
     attributes: dict[str, Any] = {}
-    if record.error_type is not None:
-        attributes[semconv.ERROR_TYPE] = record.error_type
-    if record.device_duration_s is not None:
-        attributes[semconv.DEVICE_DURATION] = record.device_duration_s
-    if record.usage is not None:
-        attributes.update(_usage_attributes(record.usage, record))
+    if call.error_type is not None:
+        attributes[semconv.ERROR_TYPE] = call.error_type
+    device_s = call.device_duration_s()
+    if device_s is not None:
+        attributes[semconv.DEVICE_DURATION] = device_s
+    if call.queue_ns is not None:
+        attributes[semconv.QUEUE_DURATION] = call.queue_ns / 1e9
+    usage = call.usage()
+    if usage is not None:
+        attributes.update(_usage_attributes(usage, call))
     if call.stage_ns is not None:
         for stage, duration_ns in call.stage_ns.items():
             attributes[semconv.stage_duration(stage)] = duration_ns / 1e9
@@ -46,12 +50,12 @@ def end_attributes(call: OpenCall, record: Call) -> dict[str, Any]:
     return attributes
 
 
-def _usage_attributes(usage: Usage, record: Call) -> dict[str, Any]:
+def _usage_attributes(usage: Usage, call: OpenCall) -> dict[str, Any]:
     """What a generation took and gave."""
     attributes = {
         semconv.GEN_AI_OPERATION: usage.operation,
-        semconv.GEN_AI_PROVIDER: record.engine,
-        semconv.GEN_AI_MODEL: record.model,
+        semconv.GEN_AI_PROVIDER: call.engine,
+        semconv.GEN_AI_MODEL: call.model,
         **usage.request,
         semconv.GEN_AI_INPUT_TOKENS: usage.input_tokens,
         semconv.GEN_AI_OUTPUT_TOKENS: usage.output_tokens,

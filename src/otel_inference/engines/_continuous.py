@@ -1,0 +1,429 @@
+"""Continuous batching of transformers: each request added to a manager is one call.
+
+A request is added in one thread, and served in another together with whatever else is there. Its
+call begins in the first, within that thread's context, and ends in the second, when the last of
+its tokens is handed out. The manager stamps itself when a request leaves the queue; the first token
+is looked for after each step, only while somebody waits for one. Tokens are counted from what the
+host is given.
+
+What a manager still owes is kept here by the identity of its output router, and never holds the
+router, the manager or a request of theirs.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from contextvars import ContextVar
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from otel_inference import guard, semconv
+from otel_inference.engines import _generation
+from otel_inference.engines._naming import module_name
+from otel_inference.nesting import running_call, silently
+from otel_inference.patching import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from otel_inference.call import OpenCall
+    from otel_inference.protocols import CallSink, Outlet
+
+_ENGINE: Final = "transformers"
+_PLACE: Final = "transformers.continuous_batching"
+_PACKAGE: Final = "transformers.generation.continuous_batching"
+_API: Final = f"{_PACKAGE}.continuous_api"
+_CHILD: Final = "__child#"
+"""Between the id of a request and the number of a further sequence of it."""
+
+
+def targets(outlet: Outlet) -> Sequence[Target]:
+    """Where requests come in, move on and go out; a version of the library that differs has none counted."""
+    api: dict[str, Callable[[Any], Any]] = {
+        "ContinuousBatchingManager.add_request": functools.partial(_wrap_add_request, outlet),
+        "ContinuousBatchingManager._run_generation_loop": functools.partial(_wrap_loop, outlet),
+        "ContinuousBatchProcessor.prepare_next_batch": _wrap_prepare,
+        "ContinuousBatchProcessor.update_batch": _wrap_update,
+        "ContinuousBatchProcessor._generation_step": functools.partial(_wrap_silent, outlet),
+        "ContinuousBatchProcessor.warmup": functools.partial(_wrap_silent, outlet),
+        "OutputRouter.deliver_batch": _wrap_deliver_batch,
+        "OutputRouter.fail_and_deliver": _wrap_fail,
+    }
+    return (
+        *(Target(module=_API, path=path, wrap=wrap, optional=True) for path, wrap in api.items()),
+        Target(module=f"{_PACKAGE}.requests", path="RequestState.__post_init__", wrap=_wrap_state, optional=True),
+        Target(
+            module=f"{_PACKAGE}.scheduler",
+            path="Scheduler.clear_cancelled_requests",
+            wrap=_wrap_clear_cancelled,
+            optional=True,
+        ),
+    )
+
+
+class _Request:
+    """One request, from when it was added until the last of its sequences has ended."""
+
+    __slots__ = ("call", "error", "first_token_ns", "longest", "name", "open_sequences", "sink")
+
+    def __init__(self, sink: CallSink, call: OpenCall, name: str, sequences: int) -> None:
+        self.sink = sink
+        self.call = call
+        self.name = name
+        self.open_sequences = sequences
+        self.longest = 0
+        self.first_token_ns: int | None = None
+        self.error: BaseException | None = None
+
+    def note_start(self, started_s: float) -> None:
+        """Note when the request left the queue; only the first time counts, as it may be sent back there."""
+        if self.call.queue_ns is None:
+            self.call.queue_ns = max(0, round(started_s * 1e9) - self.call.started_ns)
+
+    def end_sequences(self, ended: _Ended, ended_ns: int) -> None:
+        """Note that sequences of this request have ended."""
+        self.open_sequences -= ended.sequences
+        self.longest = max(self.longest, ended.tokens)
+        self.error = self.error or ended.error
+        self.call.add_tokens(None, ended.tokens)
+        if ended.tokens and self.first_token_ns is None:
+            self.first_token_ns = ended_ns  # all its tokens came in one step
+
+    def close(self, ended_ns: int) -> None:
+        """End the call."""
+        call = self.call
+        first_ns = self.first_token_ns
+        if first_ns is not None:
+            call.add_decode(first_ns, ended_ns, self.longest)
+            call.add_stage(semconv.PREFILL, call.started_ns + (call.queue_ns or 0), first_ns)
+            if ended_ns > first_ns:
+                call.add_stage(semconv.DECODE, first_ns, ended_ns)
+        self.sink.end(call, self.error)
+
+
+class _Ended(NamedTuple):
+    """How sequences of a request ended."""
+
+    name: str
+    tokens: int
+    started_s: float
+    """When they left the queue, on the clock of `perf_counter`; negative if they never did."""
+    sequences: int = 1
+    error: BaseException | None = None
+
+
+class _Requests:
+    """The requests of one manager that have not ended, by their ids."""
+
+    __slots__ = ("awaiting", "by_name")
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, _Request] = {}
+        self.awaiting: dict[str, _Request] = {}
+        """Those without a first token."""
+
+    def add(self, request: _Request) -> None:
+        """Take a new request in; an id that is given twice is the newer one's, as in the manager."""
+        before = self.by_name.get(request.name)
+        self.by_name[request.name] = self.awaiting[request.name] = request
+        if before is not None:
+            before.sink.abandon(before.call)
+
+    def remove(self, request: _Request) -> bool:
+        """Forget a request; `False` if it is not here any more."""
+        if self.by_name.get(request.name) is not request:
+            return False
+        self.awaiting.pop(request.name, None)
+        return self.by_name.pop(request.name, None) is request
+
+    def note_step(self, active: Mapping[str, Any]) -> None:
+        """Look at the requests being served for first tokens."""
+        now_ns = perf_counter_ns()
+        for name in [name for name in active if name in self.awaiting]:
+            state = active[name]
+            request = self.awaiting[name]
+            request.note_start(state.lifespan[0])
+            if state.generated_tokens:
+                request.first_token_ns = now_ns
+                self.awaiting.pop(name, None)
+
+    def note_outputs(self, outputs: Iterable[Any], decoding: Any) -> None:
+        """Look at outputs before the host gets them; most are of streamed requests that go on, `decoding`."""
+        now_ns = perf_counter_ns()
+        for output in [output for output in outputs if output.status is not decoding]:
+            if output.is_finished():
+                self.end(_Ended(output.request_id, len(output.generated_tokens), output.lifespan[0]), now_ns)
+        if self.awaiting:
+            for output in [output for output in outputs if output.request_id in self.awaiting]:
+                request = self.awaiting.pop(output.request_id)
+                request.note_start(output.lifespan[0])
+                request.first_token_ns = now_ns
+
+    def end(self, ended: _Ended, ended_ns: int) -> None:
+        """End sequences of a request, and its call with the last of them."""
+        request = self.by_name.get(ended.name)
+        if request is None:
+            request = self.by_name.get(ended.name.rpartition(_CHILD)[0])
+            if request is None:
+                return
+        elif ended.started_s >= 0 or ended.error is not None:
+            request.note_start(ended.started_s if ended.started_s >= 0 else ended_ns / 1e9)
+        request.end_sequences(ended, ended_ns)
+        if request.open_sequences <= 0 and self.remove(request):
+            request.close(ended_ns)
+
+    def end_rest(self, sink: CallSink | None, error: BaseException, queued: frozenset[str]) -> None:
+        """End what nobody will serve any more, apart from what is `queued` for the next start."""
+        for request in list(self.by_name.values()):
+            if request.name in queued or not self.remove(request):
+                continue
+            if request.sink is sink:
+                request.error = request.error or error
+                request.close(perf_counter_ns())
+            else:  # not watched to its end: how it ended is not known
+                request.sink.abandon(request.call)
+
+
+_managers: dict[int, tuple[weakref.ref[Any], _Requests]] = {}
+"""Identity of an output router, of which each manager has one -> the manager's requests."""
+
+_serving: Final[ContextVar[_Requests | None]] = ContextVar("otel_inference_serving", default=None)
+"""The requests of the manager that prepares its next batch in this thread."""
+
+_adding: Final[ContextVar[_Adding | None]] = ContextVar("otel_inference_adding", default=None)
+"""The request that is being added in this context."""
+
+
+def _requests_of(router: Any) -> _Requests | None:
+    entry = _managers.get(id(router))
+    return None if entry is None else entry[1]
+
+
+def _requests_for(owner: Any) -> _Requests | None:
+    """The requests of a manager, or of its batch processor."""
+    return _requests_of(getattr(owner, "output_router", None))
+
+
+def _new_requests_of(router: Any) -> _Requests:
+    key = id(router)
+
+    def dropped(_: weakref.ref[Any]) -> None:
+        entry = _managers.pop(key, None)
+        for request in entry[1].by_name.values() if entry is not None else ():
+            request.sink.abandon(request.call)
+
+    return _managers.setdefault(key, (weakref.ref(router, dropped), _Requests()))[1]
+
+
+class _Adding:
+    """A request while the manager takes it in: its id, and that it is taken at all, show only there."""
+
+    __slots__ = ("manager", "request", "sink")
+
+    def __init__(self, sink: CallSink, manager: Any) -> None:
+        self.sink = sink
+        self.manager = manager
+        self.request: _Request | None = None
+
+    def begin(self, state: Any) -> None:
+        """Begin the call of the request that `state` is of."""
+        if self.request is not None:
+            return
+        model = self.manager.model
+        tokens = len(state.initial_tokens)
+        sequences = 1 + state.num_children
+        call = self.sink.begin(
+            _ENGINE,
+            semconv.GENERATE,
+            module_name(model),
+            device=str(model.device),
+            input_size=tokens,
+            usage_operation=semconv.TEXT_COMPLETION,
+            request=_generation._request((), _asked(state, sequences), self.manager.generation_config),
+        )
+        if call is None:
+            return
+        self.sink.leave(call)
+        call.add_tokens(tokens, None)
+        self.request = _Request(self.sink, call, state.request_id, sequences)
+        (_requests_for(self.manager) or _new_requests_of(self.manager.output_router)).add(self.request)
+
+    def fail(self, error: BaseException) -> None:
+        """End the call of a request that could not be added after all, such as to a full queue."""
+        request = self.request
+        requests = _requests_for(self.manager)
+        if request is not None and requests is not None and requests.remove(request):
+            request.sink.end(request.call, error)
+
+
+def _asked(state: Any, sequences: int) -> dict[str, Any]:
+    """The arguments of `generate` that would ask for the same."""
+    return {
+        **state.logit_processor_kwargs,
+        "max_new_tokens": state.max_new_tokens,
+        "num_return_sequences": sequences,
+        "streamer": True if state.streaming else None,
+    }
+
+
+def _wrap_add_request(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
+    is_known = _is_known_version()
+
+    @functools.wraps(original)
+    def add_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+        sink = outlet.sink
+        if sink is None or not is_known or running_call() is not None:
+            return original(self, *args, **kwargs)
+        adding = _Adding(sink, self)
+        token = _adding.set(adding)
+        try:
+            return original(self, *args, **kwargs)
+        except BaseException as error:
+            adding.fail(error)
+            raise
+        finally:
+            _adding.reset(token)
+
+    return add_request
+
+
+def _is_known_version() -> bool:
+    """Whether this library has what a call begun here needs to end; 5.0 has not."""
+    api = sys.modules[_API]
+    router, state = getattr(api, "OutputRouter", None), getattr(api, "RequestState", None)
+    return all(hasattr(router, name) for name in ("deliver_batch", "fail_and_deliver")) and all(
+        hasattr(state, name) for name in ("__post_init__", "lifespan", "num_children", "_true_initial_tokens")
+    )
+
+
+def _wrap_state(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def __post_init__(self: Any) -> Any:  # noqa: N807
+        result = original(self)
+        adding = _adding.get()
+        if adding is not None:
+            try:
+                adding.begin(self)
+            except Exception:  # noqa: BLE001 - the host's request goes on uncounted
+                guard.failed(_PLACE)
+        return result
+
+    return __post_init__
+
+
+def _wrap_loop(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def _run_generation_loop(self: Any) -> Any:
+        try:
+            result = original(self)
+        except BaseException as error:
+            with guard.guarded(_PLACE):
+                _end_rest(outlet.sink, self, error, frozenset())
+            raise
+        with guard.guarded(_PLACE):
+            with self.input_queue.mutex:
+                queued = frozenset(state.request_id for state in self.input_queue.queue)
+            _end_rest(outlet.sink, self, RuntimeError("the generation loop ended without this request"), queued)
+        return result
+
+    return _run_generation_loop
+
+
+def _end_rest(sink: CallSink | None, manager: Any, error: BaseException, queued: frozenset[str]) -> None:
+    requests = _requests_for(manager)
+    if requests is not None:
+        requests.end_rest(sink, error, queued)
+
+
+def _wrap_silent(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if outlet.sink is None:
+            return original(self, *args, **kwargs)
+        return silently(original, self, *args, **kwargs)
+
+    return step
+
+
+def _wrap_prepare(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def prepare_next_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        token = _serving.set(_requests_for(self))
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            _serving.reset(token)
+
+    return prepare_next_batch
+
+
+def _wrap_clear_cancelled(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def clear_cancelled_requests(self: Any, *args: Any, **kwargs: Any) -> Any:
+        states = original(self, *args, **kwargs)
+        requests = _serving.get()
+        if states and requests is not None:
+            try:
+                cancelled = sys.modules["asyncio"].CancelledError("the request was cancelled")
+                for state in states:
+                    requests.end(_ended_early(state, cancelled), perf_counter_ns())
+            except Exception:  # noqa: BLE001 - the host's loop goes on
+                guard.failed(_PLACE)
+        return states
+
+    return clear_cancelled_requests
+
+
+def _ended_early(state: Any, error: BaseException) -> _Ended:
+    """What there is of a request that failed or was cancelled, as the host would be told."""
+    # A request sent back to the queue takes what it has generated along in its prompt.
+    carried = len(state.initial_tokens) - state._true_initial_tokens if state._true_initial_tokens else 0
+    tokens = carried + len(state.generated_tokens)
+    return _Ended(state.request_id, tokens, state.lifespan[0], 1 + state.num_children, error)
+
+
+def _wrap_update(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def update_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        requests = _requests_for(self)
+        if requests is not None and requests.awaiting:
+            try:
+                requests.note_step(self.scheduler.active_requests)
+            except Exception:  # noqa: BLE001 - the host's loop goes on
+                guard.failed(_PLACE)
+        return result
+
+    return update_batch
+
+
+def _wrap_deliver_batch(original: Callable[..., Any]) -> Callable[..., Any]:
+    decoding = getattr(getattr(sys.modules[_API], "RequestStatus", None), "DECODING", None)
+
+    @functools.wraps(original)
+    def deliver_batch(self: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        requests = _requests_of(self)
+        if requests is not None:
+            try:
+                requests.note_outputs(outputs, decoding)
+            except Exception:  # noqa: BLE001 - the host's results go out
+                guard.failed(_PLACE)
+        return original(self, outputs, *args, **kwargs)
+
+    return deliver_batch
+
+
+def _wrap_fail(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def fail_and_deliver(self: Any, state: Any, error: Any, *args: Any, **kwargs: Any) -> Any:
+        requests = _requests_of(self)
+        if requests is not None:
+            try:
+                requests.end(_ended_early(state, error), perf_counter_ns())
+            except Exception:  # noqa: BLE001 - the host's results go out
+                guard.failed(_PLACE)
+        return original(self, state, error, *args, **kwargs)
+
+    return fail_and_deliver

@@ -1,0 +1,266 @@
+"""What happened in the last W seconds, as a ring of sub-windows that calls leave smoothly.
+
+Sub-window i holds the calls that ended from i w to (i + 1) w seconds. Totals are kept running:
+when a sub-window expires, what it counted is subtracted, so that asking costs the same however
+many calls there were.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import Final
+
+from otel_inference.health.sketch import QuantileSketch, bucket_of
+
+Z_95: Final = 1.959963984540054
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+SIZE_CLASSES: Final = 64
+"""Classes of input size, each 1.41 times as large as the one before: up to 4 billion elements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeClass:
+    """Warm calls whose inputs were about as large as one another."""
+
+    at_least: float
+    """Smallest input of the class, in tokens or elements; the largest is 1.41 times that."""
+    calls: int
+    total_s: float
+
+    @property
+    def mean_s(self) -> float:
+        """Mean duration of the class's calls."""
+        return self.total_s / self.calls
+
+    def merged(self, other: SizeClass) -> SizeClass:
+        """Both together."""
+        return SizeClass(at_least=self.at_least, calls=self.calls + other.calls, total_s=self.total_s + other.total_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSnapshot:
+    """The contents of a window at one time; snapshots of several processes merge."""
+
+    covered_s: float
+    """Seconds that the counts are of: the window's width, or its age while it is younger."""
+    calls: int
+    errors: int
+    warm_calls: int
+    """Calls that the latency statistics are of: all but cold ones."""
+    warm_total_s: float
+    max_s: float
+    sketch: QuantileSketch
+    by_size: tuple[SizeClass, ...] = ()
+    """Warm calls by the size of their input, smallest first; calls of unknown size are in none."""
+
+    @property
+    def throughput(self) -> float:
+        """Calls ended per second, N / W."""
+        return self.calls / self.covered_s if self.covered_s > 0 else 0.0
+
+    @property
+    def error_ratio(self) -> float:
+        """Failed over all calls; 0 when there were none."""
+        return self.errors / self.calls if self.calls else 0.0
+
+    @property
+    def error_ratio_interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the error ratio."""
+        return wilson_interval(self.errors, self.calls)
+
+    @property
+    def mean_s(self) -> float:
+        """Mean duration of warm calls; NaN when there were none."""
+        return self.warm_total_s / self.warm_calls if self.warm_calls else math.nan
+
+    def merged(self, other: WindowSnapshot) -> WindowSnapshot:
+        """Both together, as if one window had seen all calls of both."""
+        sketch = self.sketch.copy()
+        sketch.merge(other.sketch)
+        return WindowSnapshot(
+            covered_s=max(self.covered_s, other.covered_s),
+            calls=self.calls + other.calls,
+            errors=self.errors + other.errors,
+            warm_calls=self.warm_calls + other.warm_calls,
+            warm_total_s=self.warm_total_s + other.warm_total_s,
+            max_s=max(self.max_s, other.max_s),
+            sketch=sketch,
+            by_size=_merged_sizes(self.by_size, other.by_size),
+        )
+
+
+def _merged_sizes(ones: tuple[SizeClass, ...], others: tuple[SizeClass, ...]) -> tuple[SizeClass, ...]:
+    merged = {one.at_least: one for one in ones}
+    for other in others:
+        one = merged.get(other.at_least)
+        merged[other.at_least] = other if one is None else one.merged(other)
+    return tuple(merged[size] for size in sorted(merged))
+
+
+class _Slot:
+    """One sub-window."""
+
+    __slots__ = ("calls", "errors", "max_s", "size_calls", "size_ns", "sketch", "warm_calls", "warm_total_ns")
+
+    def __init__(self) -> None:
+        self.sketch = QuantileSketch()
+        self.size_calls = array("Q", bytes(8 * SIZE_CLASSES))
+        self.size_ns = array("Q", bytes(8 * SIZE_CLASSES))
+        self.calls = self.errors = self.warm_calls = self.warm_total_ns = 0
+        self.max_s = 0.0
+
+    def clear(self) -> None:
+        if self.warm_calls:
+            self.sketch.clear()
+            self.size_calls = array("Q", bytes(8 * SIZE_CLASSES))
+            self.size_ns = array("Q", bytes(8 * SIZE_CLASSES))
+        self.calls = self.errors = self.warm_calls = self.warm_total_ns = 0
+        self.max_s = 0.0
+
+
+class SlidingWindow:
+    """Counts and durations of the last `width_s` seconds.
+
+    The clock is passed in. A time before the latest one seen (a clock stepped back, a call that
+    was handed in late) counts as the latest.
+
+    Args:
+        width_s: Seconds that the window looks back.
+        slots: Sub-windows it is made of; a call leaves it at most `width_s / slots` early.
+        born_s: When the window began to see calls; a younger window divides by its age.
+
+    Raises:
+        ValueError: If the width or the number of sub-windows is not positive.
+    """
+
+    def __init__(self, *, width_s: float = 60.0, slots: int = 6, born_s: float = 0.0) -> None:
+        if width_s <= 0 or slots < 1:
+            msg = f"width_s={width_s!r}, slots={slots!r}; expected a positive width and at least one sub-window"
+            raise ValueError(msg)
+        self._slot_s = width_s / slots
+        self._slots = [_Slot() for _ in range(slots)]
+        self._born_s = born_s
+        self._latest_s = born_s
+        self._index = math.floor(born_s / self._slot_s)
+        self._total = _Slot()
+
+    def add(
+        self,
+        at_s: float,
+        duration_s: float,
+        *,
+        failed: bool = False,
+        cold: bool = False,
+        size: int | None = None,
+    ) -> None:
+        """Count one call that ended at `at_s`.
+
+        Args:
+            at_s: When it ended, on the window's clock.
+            duration_s: How long it took.
+            failed: Whether it failed.
+            cold: Whether it was a first call; it counts as a call, and its duration is kept apart.
+            size: Tokens or elements of its input, if known.
+        """
+        self._advance(at_s)
+        slot, total = self._slots[self._index % len(self._slots)], self._total
+        slot.calls += 1
+        total.calls += 1
+        if failed:
+            slot.errors += 1
+            total.errors += 1
+        if cold:
+            return
+        bucket = bucket_of(duration_s)
+        slot.sketch.add_bucket(bucket)
+        total.sketch.add_bucket(bucket)
+        # Whole nanoseconds, so that adding and subtracting for days leaves no rounding behind.
+        duration_ns = int(duration_s * 1e9)
+        slot.warm_calls += 1
+        total.warm_calls += 1
+        slot.warm_total_ns += duration_ns
+        total.warm_total_ns += duration_ns
+        slot.max_s = max(slot.max_s, duration_s)
+        if size is not None:
+            size_class = _size_class(size)
+            for counts in (slot, total):
+                counts.size_calls[size_class] += 1
+                counts.size_ns[size_class] += duration_ns
+
+    def snapshot(self, at_s: float) -> WindowSnapshot:
+        """What the window holds at `at_s`; the snapshot goes its own way."""
+        self._advance(at_s)
+        total = self._total
+        return WindowSnapshot(
+            covered_s=self._covered_s(),
+            calls=total.calls,
+            errors=total.errors,
+            warm_calls=total.warm_calls,
+            warm_total_s=total.warm_total_ns / 1e9,
+            max_s=max(slot.max_s for slot in self._slots),
+            sketch=total.sketch.copy(),
+            by_size=tuple(
+                SizeClass(at_least=2 ** (index / 2) if index else 0, calls=calls, total_s=total.size_ns[index] / 1e9)
+                for index, calls in enumerate(total.size_calls)
+                if calls
+            ),
+        )
+
+    def _covered_s(self) -> float:
+        """From the start of the oldest sub-window, or from birth, until the latest time."""
+        oldest_s = (self._index - len(self._slots) + 1) * self._slot_s
+        return self._latest_s - max(oldest_s, self._born_s)
+
+    def _advance(self, at_s: float) -> None:
+        """Expire the sub-windows that `at_s` has left behind."""
+        if at_s <= self._latest_s:
+            return
+        self._latest_s = at_s
+        index = math.floor(at_s / self._slot_s)
+        expired = min(index - self._index, len(self._slots))
+        for step in range(1, expired + 1):
+            self._expire(self._slots[(self._index + step) % len(self._slots)])
+        self._index = index
+
+    def _expire(self, slot: _Slot) -> None:
+        total = self._total
+        total.calls -= slot.calls
+        total.errors -= slot.errors
+        if slot.warm_calls:
+            total.warm_calls -= slot.warm_calls
+            total.warm_total_ns -= slot.warm_total_ns
+            total.sketch.subtract(slot.sketch)
+            for size_class, calls in enumerate(slot.size_calls):
+                if calls:
+                    total.size_calls[size_class] -= calls
+                    total.size_ns[size_class] -= slot.size_ns[size_class]
+        slot.clear()
+
+
+def _size_class(size: int) -> int:
+    """Index of the class of an input: floor(2 log2 size)."""
+    return 0 if size < 1 else min(int(2 * math.log2(size)), SIZE_CLASSES - 1)
+
+
+def wilson_interval(failures: int, trials: int, z: float = Z_95) -> tuple[float, float]:
+    """Interval of a ratio that is honest about few trials (Wilson, JASA 1927).
+
+    Args:
+        failures: Trials that failed.
+        trials: All of them; with none the interval is from 0 to 1.
+        z: Quantile of the normal distribution; default: 95 %, two-sided.
+
+    >>> [round(bound, 3) for bound in wilson_interval(1, 3)]
+    [0.061, 0.792]
+    """
+    if trials == 0:
+        return (0.0, 1.0)
+    ratio, square = failures / trials, z * z / trials
+    centre = ratio + square / 2
+    half = z * math.sqrt(ratio * (1 - ratio) / trials + square / (4 * trials))
+    low, high = (centre - half) / (1 + square), (centre + half) / (1 + square)
+    return (0.0 if failures == 0 else max(0.0, low), 1.0 if failures == trials else min(1.0, high))

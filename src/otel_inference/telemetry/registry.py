@@ -1,0 +1,131 @@
+"""The statistics of every model in this process, behind locks that are held for microseconds.
+
+Windows and sketches (`health`) are arithmetic; here are the clock, the locks and the bound on the
+number of models. One registry serves the process, whoever feeds it: the recorder with our own
+calls, recorded or not, and `HealthSpanProcessor` with the spans of other instrumentations.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from otel_inference.health.concurrency import Concurrency
+from otel_inference.health.horizon import HorizonCounts
+from otel_inference.health.window import SlidingWindow
+from otel_inference.naming import NameLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_inference.health.window import WindowSnapshot
+
+
+class ModelStatistics:
+    """One model's window, horizons and calls in flight, behind one lock."""
+
+    __slots__ = ("_clock", "_concurrency", "_horizons", "_lock", "_window", "calls", "errors")
+
+    def __init__(self, width_s: float, clock: Callable[[], float], born_s: float) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._window = SlidingWindow(width_s=width_s, born_s=born_s)
+        self._concurrency = Concurrency(width_s=width_s, born_s=born_s)
+        self._horizons = HorizonCounts()
+        self.calls = 0
+        self.errors = 0
+
+    def began(self) -> None:
+        """A call begins."""
+        with self._lock:
+            self._concurrency.change(self._clock(), 1)
+
+    def ended(self, duration_s: float, *, failed: bool, cold: bool, size: int | None, was_begun: bool = True) -> None:
+        """A call has ended.
+
+        Args:
+            duration_s: How long it took.
+            failed: Whether it failed.
+            cold: Whether its duration says nothing about later ones.
+            size: Tokens or elements of its input, if known.
+            was_begun: Whether `began` was called for it.
+        """
+        with self._lock:
+            now_s = self._clock()
+            self._window.add(now_s, duration_s, failed=failed, cold=cold, size=size)
+            self._horizons.add(now_s, failed=failed)
+            if was_begun:
+                self._concurrency.change(now_s, -1)
+            self.calls += 1
+            self.errors += failed
+
+    def snapshot(self) -> tuple[WindowSnapshot, float]:
+        """The window now, and the mean number of calls in flight over it."""
+        with self._lock:
+            now_s = self._clock()
+            return self._window.snapshot(now_s), self._concurrency.mean(now_s)
+
+    def counts(self, horizon_s: float) -> tuple[int, int]:
+        """Calls and errors of the last `horizon_s` seconds, at most six hours."""
+        with self._lock:
+            return self._horizons.counts(horizon_s, self._clock())
+
+    def reset_after_fork(self) -> None:
+        """Begin anew in a forked child: what the parent's calls did is the parent's to report."""
+        self._lock = Lock()
+        self._concurrency.in_flight = 0
+
+
+class HealthRegistry:
+    """Statistics by model name.
+
+    Args:
+        width_s: Seconds of the window.
+        max_models: How many names are kept apart; later ones share `other`.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, *, width_s: float = 60.0, max_models: int = 100, clock: Callable[[], float] = monotonic) -> None:
+        self._width_s = width_s
+        self._clock = clock
+        self._lock = Lock()
+        self._names = NameLimit(max_models)
+        self._models: dict[str, ModelStatistics] = {}
+
+    def of(self, model: str, *, age_s: float = 0.0) -> ModelStatistics:
+        """The statistics of `model`, made at its first call.
+
+        Args:
+            model: Its name.
+            age_s: How long ago that first call began.
+        """
+        found = self._models.get(model)
+        if found is not None:
+            return found
+        with self._lock:
+            name = self._names.admit(model)
+            found = self._models.get(name)
+            if found is None:
+                found = self._models[name] = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
+            return found
+
+    def models(self) -> dict[str, ModelStatistics]:
+        """All statistics by name, as they are now."""
+        return dict(self._models)
+
+    def reset(self, *, width_s: float, max_models: int) -> None:
+        """Begin anew, with these bounds."""
+        with self._lock:
+            self._width_s = width_s
+            self._names = NameLimit(max_models)
+            self._models = {}
+
+    def reset_after_fork(self) -> None:
+        """Make the locks usable in a forked child, and count its calls only."""
+        self._lock = Lock()
+        self._models = {}
+
+
+registry = HealthRegistry()
+"""The one of this process."""

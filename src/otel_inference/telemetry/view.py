@@ -1,0 +1,75 @@
+"""The health of every model, put together from its window, its running calls and the machine."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from otel_inference import semconv
+from otel_inference.health.judging import state_of
+from otel_inference.health.snapshot import ModelHealth, latency_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
+
+_FRESH_S: Final = 1.0
+
+
+class HealthView:
+    """Health of all models, computed when it is asked for.
+
+    Args:
+        registry: The models' statistics.
+        running: How many calls of a model run, and the age of the oldest.
+        resources: Utilization of the machine by resource, as read last.
+        capacity: How many calls can run at once.
+    """
+
+    def __init__(
+        self,
+        registry: HealthRegistry,
+        *,
+        running: Callable[[str], tuple[int, float]],
+        resources: Callable[[], Mapping[str, float]],
+        capacity: Callable[[], float],
+    ) -> None:
+        self._registry = registry
+        self._running = running
+        self._resources = resources
+        self._capacity = capacity
+        self._cached: tuple[float, dict[str, ModelHealth]] = (-_FRESH_S, {})
+
+    def health(self) -> dict[str, ModelHealth]:
+        """Every model's health now."""
+        resources = self._resources()
+        return {name: self._of(name, model, resources) for name, model in self._registry.models().items()}
+
+    def recent(self) -> dict[str, ModelHealth]:
+        """Every model's health, at most a second old: several gauges ask at once, under the SDK's lock."""
+        at_s, found = self._cached
+        now_s = monotonic()
+        if now_s - at_s >= _FRESH_S or not found:
+            found = self.health()
+            self._cached = (now_s, found)
+        return found
+
+    def _of(self, name: str, model: ModelStatistics, resources: Mapping[str, float]) -> ModelHealth:
+        window, concurrency = model.snapshot()
+        active_calls, oldest_active_s = self._running(name)
+        return ModelHealth(
+            model=name,
+            throughput=window.throughput,
+            latency=latency_of(window),
+            error_ratio=window.error_ratio,
+            error_ratio_interval=window.error_ratio_interval,
+            utilization={**resources, semconv.RESOURCE_CONCURRENCY: concurrency / self._capacity()},
+            active_calls=active_calls,
+            oldest_active_s=oldest_active_s,
+            concurrency=concurrency,
+            state=state_of(window, oldest_active_s),
+            calls=window.calls,
+            errors=window.errors,
+            window=window,
+        )
