@@ -70,7 +70,7 @@ def test_ends_a_call_whose_end_breaks(linear, monkeypatch):
     with recorded() as telemetry:
         sink = outlet_of("torch").sink
         with monkeypatch.context() as broken:
-            broken.setattr(sink._writer, "_record", lambda *_: 1 / 0)
+            broken.setattr(sink._instruments, "record", lambda *_: 1 / 0)
             linear(torch.ones(1, 4))
             assert telemetry.count("inference.call.duration") == 0
         linear(torch.ones(1, 4))

@@ -62,7 +62,7 @@ class _Running:
         self.instruments = instruments.instruments_for(providers.meter, version)
         self.recorder = Recorder(
             trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL),
-            self.instruments.writer,
+            self.instruments,
             health=registry,
             max_models=config.max_models,
             stage_spans=config.spans_detail == "stages",
@@ -72,6 +72,10 @@ class _Running:
         self.instruments.source = self
         with guard.guarded("processor"):
             _attach_processor(providers.tracer if providers.tracer is not None else trace.get_tracer_provider())
+
+    def flush(self) -> None:
+        """See `telemetry.instruments.Observed`."""
+        self.recorder.flush()
 
     def health(self) -> Mapping[str, ModelHealth]:
         """See `telemetry.instruments.Observed`."""
@@ -87,7 +91,7 @@ def _usable_cores() -> float:
     return float(len(os.sched_getaffinity(0)))
 
 
-_idle_view = HealthView(registry, running=lambda _: (0, 0.0), resources=dict, capacity=_usable_cores)
+_idle_view = HealthView(registry, running=lambda _: [], resources=dict, capacity=_usable_cores)
 """What `health()` shows while nothing is instrumented: what processors that stand alone have seen."""
 _judged: weakref.WeakSet[Any] = weakref.WeakSet()
 """Providers that a processor of ours has been attached to; it cannot be taken off again."""
@@ -164,8 +168,7 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
             running.engines.discard(name)
         if not running.engines:
             OBSERVING.sink = None
-            running.recorder.close_late(wait=False)
-            running.instruments.writer.drain()
+            running.recorder.stop()
             running.instruments.source = None
             _running = None
 
@@ -183,8 +186,10 @@ def health(model: str | None = None) -> dict[str, ModelHealth] | ModelHealth | N
     Returns:
         Health by name; for one model its health, or `None` if no call of it has been seen.
     """
-    view = _running.view if _running is not None else _idle_view
-    found = view.health()
+    running = _running
+    if running is not None:
+        running.flush()
+    found = (_idle_view if running is None else running.view).health()
     return found if model is None else found.get(model)
 
 
@@ -222,8 +227,7 @@ def force_flush(timeout_s: float = 10.0) -> bool:
     """
     chosen = _Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
     if _running is not None:
-        _running.recorder.close_late()
-        _running.instruments.writer.drain()
+        _running.flush()
     flushes = [
         flush
         for provider in (

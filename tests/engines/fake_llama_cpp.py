@@ -37,6 +37,8 @@ class LlamaBatch:
 
 
 class _Model:
+    """What knows the vocabulary."""
+
     vocab = object()
 
 
@@ -70,6 +72,7 @@ class Llama:
             tokens = [token]
 
     def _create_completion(self, prompt, max_tokens=16, temperature=0.8, top_p=0.95, top_k=40, stream=False):
+        """The one generator behind a completion, streamed or not."""
         prompt_tokens = self.tokenize(prompt.encode())
         if len(prompt_tokens) >= self._n_ctx:
             msg = f"Requested tokens ({len(prompt_tokens)}) exceed context window of {self._n_ctx}"
@@ -141,5 +144,6 @@ class Llama:
 
 
 def _chat_chunks(chunks):
+    """Chunks of a completion as those of a chat."""
     for chunk in chunks:
         yield {"choices": [{"index": 0, "delta": {"content": chunk["choices"][0]["text"]}}]}

@@ -15,45 +15,46 @@ from otel_inference.health.window import SlidingWindow
 
 @settings(deadline=None)
 @given(
-    changes=st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=40),
+    calls=st.lists(st.tuples(st.floats(0, 30), st.floats(0, 200), st.booleans()), max_size=30),
     idle_s=st.floats(0, 300),
     born_s=st.floats(0, 100),
 )
-def test_equals_a_recomputation(changes, idle_s, born_s):
-    """The mean is the area under the number in flight, over the time the window covers."""
-    concurrency, now_s, in_flight, steps = Concurrency(born_s=born_s), born_s, 0, []
-    for step_s, begins in changes:
+def test_equals_a_recomputation(calls, idle_s, born_s):
+    """The mean is the time that calls ran in the window, ended or not, over the time the window covers."""
+    concurrency, now_s, intervals, running = Concurrency(born_s=born_s), born_s, [], []
+    for step_s, duration_s, runs_on in calls:
         now_s += step_s
-        by = 1 if begins or in_flight == 0 else -1
-        steps.append((now_s, in_flight))
-        in_flight += by
-        concurrency.change(now_s, by)
+        started_s = max(born_s, now_s - duration_s)
+        if runs_on:
+            running.append(started_s)
+        else:
+            intervals.append((started_s, now_s))
+            concurrency.add(started_s, now_s)
     now_s += idle_s
-    steps.append((now_s, in_flight))
 
     start_s = max((math.floor(now_s / 10) - 5) * 10, born_s)
-    area, last_s = 0.0, born_s
-    for at_s, number in steps:
-        area += number * max(0.0, at_s - max(last_s, start_s))
-        last_s = at_s
+    every = intervals + [(started_s, now_s) for started_s in running]
+    area = sum(max(0.0, ended_s - max(started_s, start_s)) for started_s, ended_s in every)
     if now_s > start_s:
-        assert concurrency.mean(now_s) == pytest.approx(area / (now_s - start_s), abs=1e-6)
-    assert concurrency.in_flight == in_flight
+        assert concurrency.mean(now_s, running) == pytest.approx(area / (now_s - start_s), abs=1e-6)
+
+
+def test_has_no_mean_before_any_time():
+    """In a window without age nothing has run yet."""
+    assert Concurrency(born_s=5.0).mean(5.0, [5.0]) == 0.0
 
 
 def test_agrees_with_littles_law():
     """In a steady stream the mean in flight is throughput times mean duration."""
     rng = random.Random(3)
     arrivals = sorted(rng.uniform(0, 300) for _ in range(6000))
-    calls = [(at_s, at_s + rng.lognormvariate(-1, 0.7)) for at_s in arrivals]
+    calls = sorted((at_s + rng.lognormvariate(-1, 0.7), at_s) for at_s in arrivals)
     concurrency, window = Concurrency(), SlidingWindow()
-    events = sorted([(start, 1, 0.0) for start, _ in calls] + [(end, -1, end - start) for start, end in calls])
-    for at_s, by, duration_s in events:
-        if at_s > 290:
-            break
-        concurrency.change(at_s, by)
-        if by < 0:
-            window.add(at_s, duration_s)
+    for ended_s, started_s in calls:
+        if ended_s < 290:
+            concurrency.add(started_s, ended_s)
+            window.add(ended_s, ended_s - started_s)
+    running = [started_s for ended_s, started_s in calls if started_s < 290 <= ended_s]
     snapshot = window.snapshot(290.0)
 
-    assert concurrency.mean(290.0) == pytest.approx(snapshot.throughput * snapshot.mean_s, rel=0.1)
+    assert concurrency.mean(290.0, running) == pytest.approx(snapshot.throughput * snapshot.mean_s, rel=0.1)

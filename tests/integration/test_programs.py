@@ -199,11 +199,12 @@ def test_leaves_quantisation_as_it_is(run, called, onnx_path, tmp_path):
     import numpy as np
     from onnx import numpy_helper
 
-    data = onnx_path.parent / "test_data_set_0"
-    data.mkdir(exist_ok=True)
+    (tmp_path / "ranker.onnx").write_bytes(onnx_path.read_bytes())
+    (tmp_path / "test_data_set_0").mkdir()
     rows = numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3), "rows")
-    (data / "input_0.pb").write_bytes(rows.SerializeToString())
-    command = [sys.executable, "-m", "onnxruntime.quantization.static_quantize_runner", "-i", str(onnx_path), "-o"]
+    (tmp_path / "test_data_set_0" / "input_0.pb").write_bytes(rows.SerializeToString())
+    command = [sys.executable, "-m", "onnxruntime.quantization.static_quantize_runner"]
+    command += ["-i", str(tmp_path / "ranker.onnx"), "-o"]
     bare, ours = (run(command=[*command, name], launcher=name == "ours.onnx") for name in ("bare.onnx", "ours.onnx"))
 
     assert (ours.stdout, ours.stderr) == (bare.stdout, bare.stderr)

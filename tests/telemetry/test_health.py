@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import threading
+from time import perf_counter
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -182,12 +183,12 @@ def test_bounds_models_and_memory():
     """10,000 names hold no more windows than the limit, and a window has a fixed size below 64 KiB."""
     registry = HealthRegistry(max_models=5)
     for number in range(10_000):
-        registry.of(f"model {number}").ended(0.01, failed=False, cold=False, size=number)
+        registry.of(f"model {number}").ended(1.0, 0.01, failed=False, cold=False, size=number)
     assert len(registry.models()) == 6
 
     model = ModelStatistics(60.0, lambda: 100.0, 0.0)
     for number in range(5000):
-        model.ended(1e-6 * 1.0044**number, failed=False, cold=False, size=number**2)
+        model.ended(100.0, 1e-6 * 1.0044**number, failed=False, cold=False, size=number**2)
     assert deep_size(model) <= 64 * 1024
 
 
@@ -210,8 +211,7 @@ def test_loses_nothing_under_threads():
 
     def work():
         for _ in range(5000):
-            model.began()
-            model.ended(0.001, failed=False, cold=False, size=None)
+            model.ended(perf_counter(), 0.001, failed=False, cold=False, size=None)
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:

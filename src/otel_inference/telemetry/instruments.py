@@ -10,7 +10,6 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from otel_inference import guard, semconv
-from otel_inference.telemetry.writer import MetricWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 
 class Observed(Protocol):
     """Where the observable instruments read from."""
+
+    def flush(self) -> None:
+        """Write all calls that have ended to the other instruments."""
+        ...
 
     def health(self) -> Mapping[str, ModelHealth]:
         """Every model's health, at most a second old."""
@@ -40,7 +43,6 @@ class Instruments:
     def __init__(self, meter: Meter) -> None:
         self.source: Observed | None = None
         """What the observable instruments read; `None` while nothing is instrumented."""
-        self.writer = MetricWriter(self.record)
 
         def seconds(name: str, description: str, buckets: tuple[float, ...]) -> metrics.Histogram:
             return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
@@ -150,8 +152,8 @@ class Instruments:
 
     def _observe_active(self, _options: CallbackOptions) -> Iterator[Observation]:
         # The SDK asks observable instruments before it reads the others: what has ended is in them then.
-        self.writer.drain()
         if self.source is not None:
+            self.source.flush()
             for engine, model, count in self.source.active_calls():
                 yield Observation(count, {semconv.ENGINE: engine, semconv.MODEL: model})
 
@@ -242,8 +244,6 @@ def _is_proxy(provider: MeterProvider) -> bool:
 
 
 def reset_after_fork() -> None:
-    """Make the locks usable in a forked child, whose parent may have held them."""
+    """Make the lock usable in a forked child, whose parent may have held it."""
     global _lock  # noqa: PLW0603 - a lock held by a thread that does not exist here can only be replaced
     _lock = Lock()
-    for made in list(_made.values()):
-        made.writer.reset_after_fork()

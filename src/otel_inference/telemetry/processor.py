@@ -71,9 +71,9 @@ class HealthSpanProcessor(SpanProcessor):
         duration_s = max(0, span.end_time - span.start_time) / 1e9
         size = attributes.get(semconv.INPUT_SIZE, attributes.get(semconv.GEN_AI_INPUT_TOKENS))
         self._health.of(model, age_s=duration_s).ended(
+            self._health.now_s(),
             duration_s,
             failed=span.status.status_code is StatusCode.ERROR or semconv.ERROR_TYPE in attributes,
             cold=attributes.get(semconv.COLD) is True,
             size=size if isinstance(size, int) else None,
-            was_begun=False,
         )

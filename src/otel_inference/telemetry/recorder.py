@@ -17,6 +17,7 @@ from otel_inference.call import ENDED, OpenCall
 from otel_inference.naming import NameLimit
 from otel_inference.nesting import current
 from otel_inference.telemetry import spans
+from otel_inference.telemetry.writer import CallWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from otel_inference.call import Stage
+    from otel_inference.telemetry.instruments import Instruments
     from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
-    from otel_inference.telemetry.writer import MetricWriter
 
 
 _SUPPRESS_KEY_OF_OLD: Final = "suppress_instrumentation"
@@ -58,7 +59,7 @@ class _Series:
 class _RecordedCall(OpenCall):
     """An open call with its span."""
 
-    __slots__ = ("before", "begun_as", "context", "series", "settled", "span", "token")
+    __slots__ = ("before", "begun_as", "context", "series", "span", "token")
 
     series: _Series
     span: Span
@@ -66,8 +67,6 @@ class _RecordedCall(OpenCall):
     token: Any
     before: OpenCall | None
     begun_as: tuple[Any, ...]
-    settled: bool
-    """Whether the call has been added to its model's health."""
 
 
 class Recorder:
@@ -75,7 +74,7 @@ class Recorder:
 
     Args:
         tracer: Makes the spans.
-        writer: Records the metrics of ended calls.
+        instruments: Take the metrics of ended calls.
         health: Takes every call into its model's statistics, whatever becomes of its span.
         max_models: How many different model names are kept apart.
         stage_spans: Whether stages become child spans.
@@ -85,7 +84,7 @@ class Recorder:
     def __init__(
         self,
         tracer: Tracer,
-        writer: MetricWriter,
+        instruments: Instruments,
         *,
         health: HealthRegistry,
         max_models: int,
@@ -93,7 +92,8 @@ class Recorder:
         version_of: Callable[[str], str | None],
     ) -> None:
         self._tracer = tracer
-        self._writer = writer
+        self._instruments = instruments
+        self.writer = CallWriter(self._write)
         self._health = health
         self._version_of = version_of
         self._lock = Lock()
@@ -153,9 +153,6 @@ class Recorder:
         )
         call.context = set_span_in_context(call.span, parent)
         self.enter(call)
-        call.settled = False
-        if series.statistics is not None:
-            series.statistics.began()
         call.started_ns = perf_counter_ns()
         series.running.add(call)
 
@@ -179,7 +176,6 @@ class Recorder:
         if not _claim(call):
             return
         try:
-            _settle(call, ended_ns, failed=error is not None)
             if call.timer is not None and error is None and self._waits_for_device(call, ended_ns):
                 return
             self._close(call, ended_ns, error)
@@ -219,7 +215,6 @@ class Recorder:
                     return
                 call, ended_ns = self._late.popleft()
                 with guard.guarded("end"):
-                    _settle(call, ended_ns, failed=False)
                     self._close(call, ended_ns, None)
 
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
@@ -234,9 +229,29 @@ class Recorder:
                 _describe_end(call, error, ended_unix_ns)
                 if self.stage_spans and call.stages is not None:
                     self._write_stages(call, call.stages)
-            self._writer.put(call, ended_ns, call.series.metric_attributes)
+            self.writer.put(call, ended_ns)
         finally:
             call.span.end(ended_unix_ns)
+
+    def _write(self, call: _RecordedCall, ended_ns: int) -> None:
+        """Add an ended call to the metrics and to its model's health; off the path of the call."""
+        record = call.closed(ended_ns)
+        statistics = call.series.statistics
+        if statistics is not None:
+            statistics.ended(
+                ended_ns / 1e9, record.duration_s, failed=record.failed, cold=record.cold, size=record.input_size
+            )
+        self._instruments.record(record, call.series.metric_attributes, call.context)
+
+    def flush(self) -> None:
+        """Write all calls that have ended, except those whose accelerator is still at work."""
+        self.close_late()
+        self.writer.drain()
+
+    def stop(self) -> None:
+        """Write all calls that have ended; later ones are written at once."""
+        self.close_late(wait=False)
+        self.writer.stop()
 
     def _write_stages(self, call: _RecordedCall, stages: list[Stage]) -> None:
         """One child span for each stretch of a stage, after the fact."""
@@ -278,16 +293,14 @@ class Recorder:
         """Keep at most `limit` model names apart from now on."""
         self._names.limit = limit
 
-    def running(self, model: str) -> tuple[int, float]:
-        """How many calls of `model` run now, and the age of the oldest in seconds (0 for none)."""
-        now_ns = perf_counter_ns()
-        started = [
-            call.started_ns
+    def running(self, model: str) -> list[float]:
+        """When the calls of `model` that run now began, in seconds of `time.perf_counter`."""
+        return [
+            call.started_ns / 1e9
             for (_, operation, name), series in list(self._series.items())
             if name == model and operation != semconv.LOAD
             for call in list(series.running)
         ]
-        return len(started), (now_ns - min(started)) / 1e9 if started else 0.0
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
         """Engine, model and number of calls running now, zero included."""
@@ -306,16 +319,7 @@ class Recorder:
             series.running.clear()
         self._series = {}
         self._late.clear()
-
-
-def _settle(call: _RecordedCall, ended_ns: int, *, failed: bool) -> None:
-    """Add an ended call to its model's health, once."""
-    if call.settled or call.series.statistics is None:
-        return
-    call.settled = True
-    call.series.statistics.ended(
-        (ended_ns - call.started_ns) / 1e9, failed=failed, cold=call.cold, size=call.input_size
-    )
+        self.writer.reset_after_fork()
 
 
 def _claim(call: _RecordedCall) -> bool:

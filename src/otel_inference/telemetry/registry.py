@@ -8,7 +8,7 @@ calls, recorded or not, and `HealthSpanProcessor` with the spans of other instru
 from __future__ import annotations
 
 from threading import Lock
-from time import monotonic
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from otel_inference.health.concurrency import Concurrency
@@ -17,7 +17,7 @@ from otel_inference.health.window import SlidingWindow
 from otel_inference.naming import NameLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from otel_inference.health.window import WindowSnapshot
 
@@ -36,45 +36,37 @@ class ModelStatistics:
         self.calls = 0
         self.errors = 0
 
-    def began(self) -> None:
-        """A call begins."""
-        with self._lock:
-            self._concurrency.change(self._clock(), 1)
-
-    def ended(self, duration_s: float, *, failed: bool, cold: bool, size: int | None, was_begun: bool = True) -> None:
+    def ended(self, ended_s: float, duration_s: float, *, failed: bool, cold: bool, size: int | None) -> None:
         """A call has ended.
 
         Args:
+            ended_s: When, on the registry's clock.
             duration_s: How long it took.
             failed: Whether it failed.
             cold: Whether its duration says nothing about later ones.
             size: Tokens or elements of its input, if known.
-            was_begun: Whether `began` was called for it.
         """
         with self._lock:
-            now_s = self._clock()
-            self._window.add(now_s, duration_s, failed=failed, cold=cold, size=size)
-            self._horizons.add(now_s, failed=failed)
-            if was_begun:
-                self._concurrency.change(now_s, -1)
+            self._window.add(ended_s, duration_s, failed=failed, cold=cold, size=size)
+            self._horizons.add(ended_s, failed=failed)
+            self._concurrency.add(ended_s - duration_s, ended_s)
             self.calls += 1
             self.errors += failed
 
-    def snapshot(self) -> tuple[WindowSnapshot, float]:
-        """The window now, and the mean number of calls in flight over it."""
+    def snapshot(self, running_since_s: Iterable[float] = ()) -> tuple[WindowSnapshot, float]:
+        """The window now, and the mean number of calls in flight over it.
+
+        Args:
+            running_since_s: When the calls that still run began, on the registry's clock.
+        """
         with self._lock:
             now_s = self._clock()
-            return self._window.snapshot(now_s), self._concurrency.mean(now_s)
+            return self._window.snapshot(now_s), self._concurrency.mean(now_s, running_since_s)
 
     def counts(self, horizon_s: float) -> tuple[int, int]:
         """Calls and errors of the last `horizon_s` seconds, at most six hours."""
         with self._lock:
             return self._horizons.counts(horizon_s, self._clock())
-
-    def reset_after_fork(self) -> None:
-        """Begin anew in a forked child: what the parent's calls did is the parent's to report."""
-        self._lock = Lock()
-        self._concurrency.in_flight = 0
 
 
 class HealthRegistry:
@@ -83,15 +75,21 @@ class HealthRegistry:
     Args:
         width_s: Seconds of the window.
         max_models: How many names are kept apart; later ones share `other`.
-        clock: Monotonic seconds.
+        clock: Monotonic seconds, on which calls also give the times of their ends.
     """
 
-    def __init__(self, *, width_s: float = 60.0, max_models: int = 100, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, *, width_s: float = 60.0, max_models: int = 100, clock: Callable[[], float] = perf_counter
+    ) -> None:
         self._width_s = width_s
         self._clock = clock
         self._lock = Lock()
         self._names = NameLimit(max_models)
         self._models: dict[str, ModelStatistics] = {}
+
+    def now_s(self) -> float:
+        """The present on the registry's clock."""
+        return self._clock()
 
     def of(self, model: str, *, age_s: float = 0.0) -> ModelStatistics:
         """The statistics of `model`, made at its first call.

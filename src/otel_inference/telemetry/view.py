@@ -22,7 +22,7 @@ class HealthView:
 
     Args:
         registry: The models' statistics.
-        running: How many calls of a model run, and the age of the oldest.
+        running: When the calls of a model that run now began, on the registry's clock.
         resources: Utilization of the machine by resource, as read last.
         capacity: How many calls can run at once.
     """
@@ -31,7 +31,7 @@ class HealthView:
         self,
         registry: HealthRegistry,
         *,
-        running: Callable[[str], tuple[int, float]],
+        running: Callable[[str], list[float]],
         resources: Callable[[], Mapping[str, float]],
         capacity: Callable[[], float],
     ) -> None:
@@ -56,8 +56,9 @@ class HealthView:
         return found
 
     def _of(self, name: str, model: ModelStatistics, resources: Mapping[str, float]) -> ModelHealth:
-        window, concurrency = model.snapshot()
-        active_calls, oldest_active_s = self._running(name)
+        running_since_s = self._running(name)
+        window, concurrency = model.snapshot(running_since_s)
+        oldest_active_s = self._registry.now_s() - min(running_since_s) if running_since_s else 0.0
         return ModelHealth(
             model=name,
             throughput=window.throughput,
@@ -65,7 +66,7 @@ class HealthView:
             error_ratio=window.error_ratio,
             error_ratio_interval=window.error_ratio_interval,
             utilization={**resources, semconv.RESOURCE_CONCURRENCY: concurrency / self._capacity()},
-            active_calls=active_calls,
+            active_calls=len(running_since_s),
             oldest_active_s=oldest_active_s,
             concurrency=concurrency,
             state=state_of(window, oldest_active_s),
