@@ -24,7 +24,7 @@ def calls_table() -> Table:
     table = Table(title="CPU time that one call costs more than the bare call", title_justify="left")
     table.add_column("subject")
     table.add_column("variant", no_wrap=True)
-    for column in ("added us", "p10 - p90", "x by hand, sampled", "90 % interval", "target", ""):
+    for column in ("added us", "p10 - p90", "x by hand, sampled", "90 % interval", "target", "", "x with our thread"):
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
@@ -45,6 +45,7 @@ def add_calls(table: Table, title: str, timings: Timings) -> None:
         row = [f"{added.value:.1f}", _range(added, 1)]
         if name != variants.BY_HAND:
             row += [f"{ratio.value:.2f}", _range(ratio, 2), *_judged(ratio, RATIO_TARGETS.get(name), "{:.2f}")]
+            row.append(f"{timings.total_ratio(name, variants.BY_HAND).value:.2f}")
         table.add_row("", name, *row)
 
 

@@ -4,7 +4,8 @@ The difference of two variants is taken within a round, milliseconds apart, so t
 gets slower for a while slows both. CPU time of the thread leaves out what other processes and the
 exporter's thread do, but not what they do to caches and clock rates. That only ever adds time, hence
 a block of calls stands for its 10th percentile, and of all rounds the quieter half counts, by the
-time that the whole round took, so that no variant is favoured. The garbage collector is off inside
+time that the whole round took, so that no variant is favoured. What calls leave to a thread of ours is
+done and timed after each block, and reported beside. The garbage collector is off inside
 a timed block, for all variants alike.
 """
 
@@ -34,6 +35,8 @@ class Variant:
     call: Callable[[], Any]
     enter: Callable[[], None]
     """Switches the process to this variant."""
+    settle: Callable[[], None]
+    """Does what the block's calls have left to a thread of ours; timed apart from them."""
     leave: Callable[[], None]
     """Puts away what the block left behind (spans in a queue)."""
 
@@ -74,10 +77,11 @@ def _picks(rounds: int) -> Any:
 class Timings:
     """Nanoseconds per call: a row for each variant, with a number for each round."""
 
-    def __init__(self, rows: dict[str, list[float]]) -> None:
+    def __init__(self, rows: dict[str, list[float]], settled: dict[str, list[float]]) -> None:
         whole = np.sum([np.array(row) / np.median(row) for row in rows.values()], axis=0)
         quiet = whole <= np.median(whole)
         self._rows = {name: np.array(row)[quiet] for name, row in rows.items()}
+        self._settled = {name: np.array(row)[quiet] for name, row in settled.items()}
         self.rounds = int(quiet.sum())
 
     def bare_us(self) -> float:
@@ -97,6 +101,11 @@ class Timings:
         """Added cost of `name` in units of that of `baseline`."""
         return ratio_of(self._added(name), self._added(baseline))
 
+    def total_ratio(self, name: str, baseline: str) -> Estimate:
+        """The same with all that the calls leave to a thread of ours."""
+        ours, theirs = (self._added(each) + self._settled[each] for each in (name, baseline))
+        return ratio_of(ours, theirs)
+
     def _added(self, name: str) -> Any:
         return self._rows[name] - self._rows["bare"]
 
@@ -105,17 +114,21 @@ def measure(variants: Sequence[Variant], *, budget_s: float, block_s: float = 0.
     """Time `variants`, one of which is called `bare`, round after round until `budget_s` is spent."""
     calls = _calls_per_block(variants, block_s)
     rows: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    settled: dict[str, list[float]] = {variant.name: [] for variant in variants}
     order = list(variants)
     deadline_s = monotonic() + budget_s
     while monotonic() < deadline_s or len(rows["bare"]) < 3:
         random.shuffle(order)
         for variant in order:
-            rows[variant.name].append(_block_ns(variant, calls))
+            call_ns, settle_ns = _block_ns(variant, calls)
+            rows[variant.name].append(call_ns)
+            settled[variant.name].append(settle_ns)
         gc.collect(0)
-    return Timings(rows)
+    return Timings(rows, settled)
 
 
-def _block_ns(variant: Variant, calls: int) -> float:
+def _block_ns(variant: Variant, calls: int) -> tuple[float, float]:
+    """Nanoseconds of a call, and of what a call leaves to be done."""
     call = variant.call
     variant.enter()
     gc.disable()
@@ -128,7 +141,10 @@ def _block_ns(variant: Variant, calls: int) -> float:
             started_ns = thread_time_ns()
             call()
             spent_ns.append(thread_time_ns() - started_ns)
-        return float(np.percentile(spent_ns, 10))
+        started_ns = thread_time_ns()
+        variant.settle()
+        settle_ns = (thread_time_ns() - started_ns) / (calls + max(1, calls // 2))
+        return float(np.percentile(spent_ns, 10)), settle_ns
     finally:
         gc.enable()
         variant.leave()
@@ -138,4 +154,4 @@ def _calls_per_block(variants: Sequence[Variant], block_s: float) -> int:
     for variant in variants:
         _block_ns(variant, 20)
     bare = next(variant for variant in variants if variant.name == "bare")
-    return max(1, min(MAX_CALLS, round(block_s * 1e9 / _block_ns(bare, 5))))
+    return max(1, min(MAX_CALLS, round(block_s * 1e9 / _block_ns(bare, 5)[0])))

@@ -16,6 +16,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 
 from benchmarks.timing import Variant
 from otel_inference import engines, instrument, observe, observing, protocols, semconv, uninstrument
+from otel_inference.telemetry.recorder import Recorder
+from otel_inference.telemetry.writer import CallWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,7 +89,7 @@ class Switch:
         uninstrument()
         self._is_on = False
 
-    def sink(self, sdk: Sdk | None) -> protocols.CallSink:
+    def sink(self, sdk: Sdk | None) -> Recorder:
         """Where calls go with the providers of `sdk`, or with OpenTelemetry's API alone."""
         if sdk is None:
             instrument()
@@ -95,7 +97,8 @@ class Switch:
             instrument(tracer_provider=sdk.tracer, meter_provider=sdk.meter)
         sink = observing.OUTLET.sink
         uninstrument()
-        assert sink is not None
+        assert isinstance(sink, Recorder)
+        sink.writer = CallWriter(sink._write)  # the one it had has been stopped
         return sink
 
     def turn(self, sink: protocols.CallSink | None) -> None:
@@ -146,7 +149,9 @@ def nested_variants(subject: Subject, switch: Switch) -> list[Variant]:
         outer.__enter__()
 
     sink = switch.sink(None)
-    inside = Variant(name=NESTED, call=subject.call, enter=enter, leave=lambda: outer.__exit__(None, None, None))
+    inside = Variant(
+        name=NESTED, call=subject.call, enter=enter, settle=_nothing, leave=lambda: outer.__exit__(None, None, None)
+    )
     return [_variant(BARE, subject.call, switch, None, None), inside]
 
 
@@ -194,11 +199,14 @@ def surplus(by_hand: Variant, exporter: Discard, ours: Variant, our_exporter: Di
     return sorted(found.keys() - expected.keys())
 
 
-def _variant(
-    name: str, call: Callable[[], Any], switch: Switch, sink: protocols.CallSink | None, sdk: Sdk | None
-) -> Variant:
+def _variant(name: str, call: Callable[[], Any], switch: Switch, sink: Recorder | None, sdk: Sdk | None) -> Variant:
     def leave() -> None:
         if sdk is not None:
             sdk.tracer.force_flush()
 
-    return Variant(name=name, call=call, enter=lambda: switch.turn(sink), leave=leave)
+    settle = _nothing if sink is None else sink.writer.drain
+    return Variant(name=name, call=call, enter=lambda: switch.turn(sink), settle=settle, leave=leave)
+
+
+def _nothing() -> None:
+    """What a call by hand leaves to be done."""
