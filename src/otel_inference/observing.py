@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from otel_inference import guard, semconv
 from otel_inference.errors import ConfigError
@@ -72,6 +72,13 @@ class Observed:
     def fail(self, error: BaseException) -> None:
         """Count the call as failed with `error`, although it raises nothing."""
         self._error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        # A generator that is closed early has not failed: its consumer had enough.
+        self._end(None if isinstance(error, GeneratorExit) else error)
 
     def _enter(self) -> None:
         if self._sink is not None and self._call is not None:
@@ -179,63 +186,41 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Any:
-            observed = self._begin(args, kwargs)
-            try:
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                observed._end(error)
-                raise
-            observed._end()
-            return result
+            with self._begin(args, kwargs):
+                return function(*args, **kwargs)
 
         return measured
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         async def measured(*args: Any, **kwargs: Any) -> Any:
-            observed = self._begin(args, kwargs)
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                observed._end(error)
-                raise
-            observed._end()
-            return result
+            with self._begin(args, kwargs):
+                return await function(*args, **kwargs)
 
         return measured
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            observed = self._begin(args, kwargs)
-            observed._leave()
-            try:
-                result = yield from _stepped(function(*args, **kwargs), observed)
-            except GeneratorExit:
-                observed._end()
-                raise
-            except BaseException as error:
-                observed._end(error)
-                raise
-            observed._end()
-            return result
+            with self._begin(args, kwargs) as observed:
+                observed._leave()
+                return (yield from _stepped(function(*args, **kwargs), observed))
 
         return measured
 
     def _asynchronous_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            observed = self._begin(args, kwargs)
-            observed._leave()
-            items = function(*args, **kwargs)
-            step, value = items.asend, None
-            try:
+            with self._begin(args, kwargs) as observed:
+                observed._leave()
+                items = function(*args, **kwargs)
+                step, value = items.asend, None
                 while True:
                     observed._enter()
                     try:
                         item = await step(value)
                     except StopAsyncIteration:
-                        break
+                        return
                     finally:
                         observed._leave()
                     try:
@@ -246,13 +231,6 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
                         raise
                     except BaseException as error:  # noqa: BLE001 - the generator decides what becomes of it
                         step, value = items.athrow, error
-            except GeneratorExit:
-                observed._end()
-                raise
-            except BaseException as error:
-                observed._end(error)
-                raise
-            observed._end()
 
         return measured
 

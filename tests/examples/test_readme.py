@@ -40,7 +40,7 @@ def test_its_python_runs_and_writes_the_spans_it_names(readme: str, tmp_path: Pa
 
 def test_its_options_are_the_programs(readme: str) -> None:
     """Each option has its line with its default, and there are no others."""
-    lines = dict(re.findall(r"^\| `(OTEL_INFERENCE_\w+)` \| `?(\w+)`? \|", readme, re.MULTILINE))
+    lines = dict(re.findall(r"^\| `(OTEL_INFERENCE_\w+)` \| `?([\w.]+)`? \|", readme, re.MULTILINE))
 
     expected = {
         option.metadata["env"]: "all" if option.default is None else str(option.default).lower()

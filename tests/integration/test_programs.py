@@ -195,7 +195,7 @@ def test_leaves_onnxruntimes_test_program_as_it_is(run, called, onnx_path):
 
 
 def test_leaves_quantisation_as_it_is(run, called, onnx_path, tmp_path):
-    """onnxruntime's own quantiser calibrates on a model's runs, and writes the very same bytes."""
+    """The quantiser of onnxruntime calibrates on a model's runs, and writes the very same bytes."""
     import numpy as np
     from onnx import numpy_helper
 
