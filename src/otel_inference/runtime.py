@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from otel_inference.health.snapshot import ModelHealth
     from otel_inference.protocols import Outlet
+    from otel_inference.telemetry.writer import CallWriter
 
 _log = logging.getLogger("otel_inference")
 
@@ -312,10 +313,26 @@ def _version_of(name: str) -> str | None:
         return None  # a build without metadata, such as one from source on the path
 
 
+_held: list[CallWriter] = []
+"""The writer held for the fork under way."""
+
+
+def _before_fork() -> None:
+    if _running is not None:
+        _running.recorder.writer.hold_for_fork()
+        _held.append(_running.recorder.writer)
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().go_on_after_fork()
+
+
 def _after_fork_in_child() -> None:
     """Replace locks that a thread of the parent may have held, and forget the parent's calls."""
     global _lock  # noqa: PLW0603 - see the docstring
     _lock = RLock()
+    _held.clear()
     guard.reset_after_fork()
     instruments.reset_after_fork()
     _patches.reset_after_fork()
@@ -324,4 +341,4 @@ def _after_fork_in_child() -> None:
         _running.recorder.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_QUEUED: Final = 2048
+_BATCH: Final = 32
+"""Calls written at a time, so that a fork, which has to wait for that, waits for a millisecond."""
 _REST_S: Final = 0.05
 """Between two rounds, so that under load a round takes many calls and the thread wakes seldom."""
 
@@ -50,7 +52,8 @@ class CallWriter:
     def put(self, call: Any, ended_ns: int) -> None:
         """Have a call written soon; takes it off the caller's hands in under a microsecond."""
         if self._stopped or len(self._queue) >= MAX_QUEUED:
-            self._guarded_write(call, ended_ns)
+            with self._writing:  # which a fork waits for
+                self._guarded_write(call, ended_ns)
             return
         self._queue.append((call, ended_ns))
         if not self._wake.is_set():
@@ -60,16 +63,33 @@ class CallWriter:
 
     def drain(self) -> None:
         """Write all that is queued, and return when it is."""
+        # As many as there are now: other threads may put calls in as fast as they are taken out.
+        remaining = len(self._queue)
+        while remaining > 0 and self._queue:
+            with self._writing:
+                for _ in range(min(_BATCH, len(self._queue))):
+                    self._guarded_write(*self._queue.popleft())
+            remaining -= _BATCH
         with self._writing:
-            # As many as there are now: other threads may put calls in as fast as they are taken out.
-            for _ in range(len(self._queue)):
-                self._guarded_write(*self._queue.popleft())
+            return  # what another thread took out before is written now
 
     def stop(self) -> None:
         """Write what is queued, end the thread, and write everything later at once."""
         self._stopped = True
         self._wake.set()
         self.drain()
+
+    def hold_for_fork(self) -> None:
+        """Wait until nothing is being written, and keep it so until `go_on_after_fork`.
+
+        The SDK's locks are copied into the child as they are: one that our thread held there would
+        never be released.
+        """
+        self._writing.acquire()
+
+    def go_on_after_fork(self) -> None:
+        """Let the parent write on."""
+        self._writing.release()
 
     def reset_after_fork(self) -> None:
         """Begin anew in a forked child: the queue is the parent's to write, and the thread is gone."""
