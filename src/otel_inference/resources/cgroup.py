@@ -126,8 +126,8 @@ class ControlGroups:
         self._levels = {}
         for line in (membership or "").splitlines():
             _, _, rest = line.partition(":")
-            controllers, colon, path = rest.partition(":")
-            for controller in controllers.split(",") if colon else ():
+            controllers, _, path = rest.partition(":")
+            for controller in controllers.split(",") if path.startswith("/") else ():
                 if controller in mounts:
                     self._levels[controller] = _levels(mounts[controller], path, is_v2=controller == _UNIFIED)
         self._membership = membership
