@@ -146,6 +146,49 @@ def test_counts_every_way_of_decoding(telemetry, gpt2, options):
     assert attributes["inference.time_to_first_token"] > 0
 
 
+def test_times_the_model_and_not_its_assistant(telemetry, gpt2):
+    """With an assistant model the tokens and the first token are those of the model itself, in one call."""
+    import copy
+
+    result = generate(gpt2, IDS[:1], max_new_tokens=6, min_new_tokens=6, assistant_model=copy.deepcopy(gpt2))
+
+    attributes = span_of(telemetry).attributes
+    assert result.shape == (1, 9)
+    assert attributes["gen_ai.usage.output_tokens"] == 6
+    assert 0 < attributes["inference.time_to_first_token"] < attributes["inference.stage.prefill.duration"] * 1.5
+
+
+def test_describes_vision_and_audio(telemetry):
+    """Pipelines over pictures and sound are one call each, with the elements that the model gets."""
+    import numpy as np
+    from PIL import Image
+    from transformers import (
+        ViTConfig,
+        ViTForImageClassification,
+        ViTImageProcessor,
+        Wav2Vec2Config,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2ForSequenceClassification,
+        pipeline,
+    )
+
+    tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    eye = ViTForImageClassification(ViTConfig(**tiny, image_size=16, patch_size=8))
+    convolutions = {"conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3), "num_feat_extract_layers": 2}
+    position = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    ear = Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**tiny, **convolutions, **position, classifier_proj_size=8))
+    see = pipeline(
+        "image-classification", model=eye, image_processor=ViTImageProcessor(size={"height": 16, "width": 16})
+    )
+    hear = pipeline("audio-classification", model=ear, feature_extractor=Wav2Vec2FeatureExtractor())
+    see([Image.new("RGB", (20, 20))] * 2)
+    hear(np.zeros(1600, np.float32))
+
+    sizes = [span.attributes["inference.input.size"] for span in telemetry.spans()]
+    assert [span.name.split()[0] for span in telemetry.spans()] == ["pipeline"] * 2
+    assert sizes == [2 * 3 * 16 * 16, 1600]
+
+
 def test_does_not_change_what_is_generated(telemetry, gpt2):
     """Sampled tokens are the same with and without us, from the same seed."""
     from otel_inference import uninstrument

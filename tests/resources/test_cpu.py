@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from otel_inference.resources import cpu
 from otel_inference.resources.cgroup import ControlGroups
 from otel_inference.resources.cpu import CpuProbe, affinity_cores
 from otel_inference.resources.reading import Reading
@@ -175,6 +176,24 @@ def test_affinity_is_that_of_all_threads():
     cores = affinity_cores([os.getpid(), 2**22 + 1])
 
     assert len(os.sched_getaffinity(0)) <= cores <= os.cpu_count()
+
+
+def test_affinity_adds_up_over_threads(monkeypatch):
+    """A process whose threads are bound to a processor each may use all of those."""
+    bound = {0: {0}, 7: {0, 5}, 11: {1}, 12: {2}}
+
+    def affinity(each):
+        if each not in bound:
+            raise ProcessLookupError
+        return bound[each]
+
+    monkeypatch.setattr(os, "sched_getaffinity", affinity)
+    monkeypatch.setattr(os, "listdir", lambda _: ["11", "12", "13"])
+    monkeypatch.setattr(cpu, "_MACHINE_CORES", 64)
+    assert affinity_cores([7, 8]) == 4
+
+    monkeypatch.setattr(os, "listdir", lambda _: affinity(-1))
+    assert affinity_cores([]) == 1
 
 
 def test_affinity_where_it_is_unknown(monkeypatch):
