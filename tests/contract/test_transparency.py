@@ -26,7 +26,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_inference import Config, engines, observe, runtime
+from otel_inference import Config, engines, force_flush, observe, runtime
 from otel_inference.protocols import outlet_of
 from otel_inference.testing import recorded
 
@@ -383,18 +383,30 @@ def test_leaves_weak_methods_and_bound_methods_as_they_are(telemetry, session, l
 
 
 def objects_after(work, rounds):
-    """Objects that the garbage collector sees after `rounds` of `work`."""
+    """Objects that the garbage collector sees after `rounds` of `work`, once all of it has been written."""
     for _ in range(rounds):
         work()
+    force_flush()
+    if runtime._running is None:  # what has been stopped ends by itself, a moment later
+        for thread in threading.enumerate():
+            if thread.name.startswith("otel-inference"):
+                thread.join(timeout=10)
     gc.collect()
     return len(gc.get_objects())
 
 
+def providers():
+    """The SDK, which aggregates measurements and lets ended spans go."""
+    return {
+        "tracer_provider": TracerProvider(shutdown_on_exit=False),
+        "meter_provider": MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False),
+    }
+
+
 @contextlib.contextmanager
-def discarded():
-    """Instrument with the SDK, which aggregates measurements and lets ended spans go."""
-    providers = TracerProvider(shutdown_on_exit=False), MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
-    runtime.instrument(tracer_provider=providers[0], meter_provider=providers[1], config=STRICT)
+def discarded(**given):
+    """Instrument for a block, with providers of its own unless they are given."""
+    runtime.instrument(**(given or providers()), config=STRICT)
     try:
         yield
     finally:
@@ -483,7 +495,8 @@ def test_grows_by_nothing_over_dropped_iterators(embed):
     assert after - before < 50
 
 
-def test_grows_by_nothing_when_switched_on_and_off(session, linear):
+@pytest.mark.parametrize("given", [providers(), {}], ids=["same providers", "new providers"])
+def test_grows_by_nothing_when_switched_on_and_off(session, linear, given):
     """Two hundred times on and off leave no object, thread, hook or layer behind, and the classes as they were."""
     import torch
     import transformers
@@ -494,7 +507,7 @@ def test_grows_by_nothing_when_switched_on_and_off(session, linear):
     classes += (transformers.PreTrainedModel, Session, InferenceSession)
 
     def work():
-        with discarded():
+        with discarded(**given):
             session.run(None, {"rows": ROWS})
             linear(torch.ones(2, 4))
 
@@ -554,7 +567,7 @@ def test_sends_a_bound_call_to_another_process(telemetry, linear):
     """A spawned process, where nothing is instrumented, gets a bound call by name and runs it."""
     import torch
 
-    rows = torch.ones(2, 4)
+    rows, linear = torch.ones(2, 4), linear.requires_grad_(requires_grad=False)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert torch.equal(pool.submit(linear.__call__, rows).result(timeout=120), linear(rows))
 
