@@ -14,9 +14,6 @@ import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import onnxruntime.backend
-from onnx.backend.test import BackendTest
-from onnxruntime.capi.onnxruntime_inference_collection import Session
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -34,6 +31,8 @@ class Runs:
 
     def watch(self):
         """Count from below: what is put around `Session.run` afterwards calls this."""
+        from onnxruntime.capi.onnxruntime_inference_collection import Session
+
         original = Session.run
 
         def run(session, *args, **kwargs):
@@ -85,6 +84,9 @@ class Outcomes(unittest.TestResult):
 
 def suite():
     """All tests that need no download and no accelerator."""
+    import onnxruntime.backend
+    from onnx.backend.test import BackendTest
+
     backend_test = BackendTest(onnxruntime.backend, __name__)
     backend_test.exclude(rf"_cuda$|{DOWNLOADED}")
     return backend_test.test_suite

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from torch.testing._internal.common_modules import module_db
 
 import otel_inference
 
@@ -79,6 +78,9 @@ def outcome_of(info, item, *, training):
 
 def main(output, instrumented=None):
     """Run them all."""
+    # Here and not above: it changes torch's global settings, in whoever imports this file.
+    from torch.testing._internal.common_modules import module_db
+
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     spans = Spans()

@@ -43,10 +43,10 @@ def _touched(*_):
 
 
 class Hostile:
-    """Refuses to be iterated, measured, tested, compared, hashed or asked for anything it does not have."""
+    """Refuses to be iterated, measured, tested, compared, hashed, converted or written down."""
 
     __iter__ = __len__ = __bool__ = __eq__ = __hash__ = __getitem__ = __contains__ = __index__ = _touched
-    __array__ = __str__ = __repr__ = __getattr__ = _touched
+    __str__ = __repr__ = __format__ = __float__ = __int__ = __copy__ = __reduce_ex__ = _touched
 
 
 class Unreadable:
@@ -311,8 +311,6 @@ def test_takes_from_a_source_when_the_pipeline_does(embed, make, batch_size):
     def trace():
         log, source = make()
         results = embed(source, batch_size=batch_size)
-        if make is keyed:  # one of the few sources that a pipeline itself measures before it starts
-            assert isinstance(log, list)
         seen = [list(log)]
         for result in results:
             seen.append((result, list(log)))
@@ -495,32 +493,40 @@ def test_grows_by_nothing_over_dropped_iterators(embed):
     assert after - before < 50
 
 
-@pytest.mark.parametrize("given", [providers(), {}], ids=["same providers", "new providers"])
-def test_grows_by_nothing_when_switched_on_and_off(session, linear, given):
-    """Two hundred times on and off leave no object, thread, hook or layer behind, and the classes as they were."""
+def switching(session, linear, make, on_and_off):
+    """Objects, and everything else that may grow, after 20 rounds and after 200 more."""
     import torch
     import transformers
     from onnxruntime.capi.onnxruntime_inference_collection import InferenceSession, Session
     from wrapt import importer
 
-    classes = (torch.nn.Module, torch.jit.ScriptFunction, transformers.Pipeline, transformers.GenerationMixin)
-    classes += (transformers.PreTrainedModel, Session, InferenceSession)
+    owners = (torch.nn.Module, torch.jit.ScriptFunction, transformers.Pipeline, transformers.GenerationMixin)
+    owners += (transformers.PreTrainedModel, Session, InferenceSession)
 
     def work():
-        with discarded(**given):
+        with on_and_off(**make()):
             session.run(None, {"rows": ROWS})
             linear(torch.ones(2, 4))
 
     def state():
         hooks = sum(map(len, importer._post_import_hooks.values()))
-        return [dict(vars(owner)) for owner in classes], hooks, threading.active_count(), len(runtime._patches._layers)
+        return [dict(vars(owner)) for owner in owners], hooks, threading.active_count(), len(runtime._patches._layers)
 
-    before_objects, before = objects_after(work, 20), state()
-    after_objects, after = objects_after(work, 200), state()
+    return [(objects_after(work, rounds), state()) for rounds in (20, 200)]
 
-    assert after == before
-    assert after[-1] == 0
-    assert after_objects - before_objects < 100
+
+@pytest.mark.parametrize("new", [False, True], ids=["same providers", "new providers"])
+def test_grows_by_nothing_when_switched_on_and_off(session, linear, new):
+    """Two hundred times on and off leave no object, thread, hook or layer behind, and the classes as they were."""
+    kept = providers()
+    make = providers if new else lambda: kept
+    (bare_before, _), (bare_after, _) = switching(session, linear, make, lambda **_: contextlib.nullcontext())
+    (before, state), (after, later) = switching(session, linear, make, discarded)
+
+    assert later == state
+    assert state[-1] == 0
+    # The SDK keeps a few objects of every provider that it ever made.
+    assert after - before < bare_after - bare_before + 100
 
 
 # What the host copies, pickles and sends away.
@@ -534,33 +540,27 @@ def test_pickles_a_bound_call_of_a_pipeline(telemetry, embed):
     assert [span.name for span in calls(telemetry)] == ["pipeline encoder"] * 2
 
 
-def test_copies_as_without_us(telemetry, session, linear, embed, gpt2):
-    """`deepcopy` gives working copies of models and pipelines, and refuses sessions as onnxruntime does."""
+def test_copies_models_and_pipelines(telemetry, linear, embed, gpt2):
+    """`deepcopy` gives models and pipelines that work like the originals, and whose calls count."""
     import torch
 
-    with runtime_off():
-        refused = outcome(copy.deepcopy, session)
-        kept = outcome(copy.copy, session)
-    again = copy.deepcopy(embed)
-    assert again("a") == embed("a")
-    assert torch.equal(copy.deepcopy(linear)(torch.ones(1, 4)), linear(torch.ones(1, 4)))
     ids = torch.tensor([[5, 6]])
-    copied = copy.deepcopy(gpt2).generate(ids, max_new_tokens=3, attention_mask=torch.ones_like(ids))
-    assert torch.equal(copied, gpt2.generate(ids, max_new_tokens=3, attention_mask=torch.ones_like(ids)))
-    assert outcome(copy.deepcopy, session)[0] == refused[0] if isinstance(refused, tuple) else True
-    assert type(outcome(copy.copy, session)) is type(kept)
+    options = {"max_new_tokens": 3, "attention_mask": torch.ones_like(ids)}
+
+    assert copy.deepcopy(embed)("a") == embed("a")
+    assert torch.equal(copy.deepcopy(linear)(torch.ones(1, 4)), linear(torch.ones(1, 4)))
+    assert torch.equal(copy.deepcopy(gpt2).generate(ids, **options), gpt2.generate(ids, **options))
     assert len(calls(telemetry)) == 6
 
 
-@contextlib.contextmanager
-def runtime_off():
-    """For a block, take the `telemetry` fixture's instrumentation out, and put it back."""
-    running = runtime._running
-    runtime.uninstrument()
-    yield
-    runtime.instrument(
-        tracer_provider=running.providers.tracer, meter_provider=running.providers.meter, config=running.config
-    )
+@pytest.mark.parametrize("transform", [copy.deepcopy, pickle.dumps])
+def test_does_not_copy_a_session(session, transform):
+    """A session refuses to be copied or pickled as it does without us."""
+    bare = outcome(transform, session)
+    with recorded(config=STRICT):
+        session.run(None, {"rows": ROWS})
+        assert outcome(transform, session) == bare
+    assert bare[0] is TypeError
 
 
 def test_sends_a_bound_call_to_another_process(telemetry, linear):
@@ -674,10 +674,16 @@ def replaced():
     return found
 
 
+def is_own_name(owner, attribute):
+    """Whether a function is called what it is found under; `Module.__call__` for one is not."""
+    function = getattr(owner, attribute)
+    return inspect.unwrap(function).__name__ == attribute
+
+
 LOOKS = {
     "signature": lambda owner, name: outcome(inspect.signature, getattr(owner, name)),
     "doc": lambda owner, name: getattr(owner, name).__doc__,
-    "help": lambda owner, name: pydoc.getdoc(getattr(owner, name)),
+    "help": lambda owner, name: pydoc.getdoc(getattr(owner, name)) if is_own_name(owner, name) else None,
     "annotations": lambda owner, name: getattr(getattr(owner, name), "__annotations__", {}),
     "source": lambda owner, name: outcome(inspect.getsource, getattr(owner, name)),
     "kind": lambda owner, name: type(inspect.getattr_static(owner, name)) in {classmethod, staticmethod},
@@ -697,25 +703,29 @@ def test_looks_like_what_it_replaces(replaced, look):
     assert len(bare) > 10
 
 
-def names_of(owner, attribute):
-    """The names of a function, and whether `pickle` finds it again by them."""
-    function = getattr(owner, attribute)
-    found = outcome(lambda: pickle.loads(pickle.dumps(function)) == function) is True
-    return (function.__module__, function.__qualname__, function.__name__), found
+def named(module, path, _):
+    """What a function's own names lead to."""
+    return functools.reduce(getattr, path.split("."), sys.modules[module])
 
 
 def test_is_found_under_its_names(replaced):
-    """Every replaced function has the original's names, unless `pickle` would find another one under them."""
-    bare = {name: names_of(*where) for name, where in replaced.items()}
+    """`pickle` finds every replaced function again, and its names are the original's if those lead to it."""
     functions = {name: getattr(*where) for name, where in replaced.items()}
+    names = {name: (found.__module__, found.__qualname__, found.__name__) for name, found in functions.items()}
+    pickled = {name for name, found in functions.items() if outcome(pickle.dumps, found).__class__ is bytes}
+    wrong = {}
     with recorded(config=STRICT):
-        ours = {name: names_of(*where) for name, where in replaced.items()}
-        same = [name for name, where in replaced.items() if getattr(*where) == functions[name]]
+        for name, where in replaced.items():
+            function = getattr(*where)
+            again = outcome(lambda: pickle.loads(pickle.dumps(function)))  # noqa: B023 - called at once
+            ours = function.__module__, function.__qualname__, function.__name__
+            if function == functions[name] or (name in pickled and again != function):
+                wrong[name] = again
+            elif outcome(named, *names[name]) == function and ours != names[name]:
+                wrong[name] = ours
 
-    assert same == []
-    assert [name for name, (_, found) in bare.items() if found and not ours[name][1]] == []
-    aliased = {name for name, (names, _) in bare.items() if names[2] != name.rpartition(".")[2]}
-    assert {name: (bare[name], ours[name]) for name in bare.keys() - aliased if ours[name][0] != bare[name][0]} == {}
+    assert wrong == {}
+    assert len(pickled) > 10
 
 
 def test_does_not_list_transformers(encoder, monkeypatch):

@@ -63,7 +63,7 @@ class Server:
 
     def wait(self):
         """Return once the server answers."""
-        for _ in range(400):
+        for _ in range(1000):
             with contextlib.suppress(URLError, ConnectionError), urlopen(f"{self.url}/health") as answer:
                 return answer.read()
             assert self.process.poll() is None, Path(self.log.name).read_text()

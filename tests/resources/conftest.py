@@ -36,6 +36,7 @@ class FakeProcess:
     """Has psutil's answers; `gone` is what it raises in place of them."""
 
     def __init__(self, pid=1, *, rss=0, descendants=()):
+        """Begin with no time used."""
         self.pid = pid
         self.user = self.waited_for = 0.0
         self.rss = rss
@@ -60,6 +61,7 @@ class FakeProcess:
         return list(self.descendants)
 
     def _check(self):
+        """Be gone, if so told."""
         if self.gone is not None:
             raise self.gone
 

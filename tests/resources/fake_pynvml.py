@@ -27,6 +27,7 @@ class NVMLError(Exception):
     """Carries NVML's code."""
 
     def __init__(self, value):
+        """Keep the code."""
         super().__init__(value)
         self.value = value
 
@@ -35,6 +36,7 @@ class Device:
     """What one device answers; a code in `errors` is raised instead, by name of the function."""
 
     def __init__(self, uuid, *, gpu=0, used_gib=0, pids=(), name=b"Imitation 80GB", reasons=0):
+        """Answer with these figures."""
         self.uuid = uuid
         self.name = name
         self.gpu = gpu
@@ -157,6 +159,7 @@ def nvmlDeviceGetComputeRunningProcesses(handle):  # noqa: N802
 
 
 def _answer(device, function, answer):
+    """Answer, or fail as told."""
     _check_open()
     if device.lost:
         raise NVMLError(NVML_ERROR_GPU_IS_LOST)
@@ -166,5 +169,6 @@ def _answer(device, function, answer):
 
 
 def _check_open():
+    """Refuse outside of a session."""
     if sessions < 1:
         raise NVMLError(NVML_ERROR_UNINITIALIZED)

@@ -50,6 +50,7 @@ class FakeProbe:
     """Sees a number, or fails as often as told."""
 
     def __init__(self, name="fake", *, rss_bytes=1, failing=0):
+        """Begin unread."""
         self.name = name
         self.rss_bytes = rss_bytes
         self.failing = failing

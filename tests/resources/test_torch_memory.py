@@ -16,6 +16,7 @@ class FakeCuda:
     """Has two devices of 100 bytes, of which one holds memory."""
 
     def __init__(self, *, initialized=True):
+        """Hold 80 bytes on the first device."""
         self.initialized = initialized
         self.reserved = [80, 0]
 

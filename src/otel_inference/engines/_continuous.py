@@ -51,16 +51,12 @@ def targets(outlet: Outlet) -> Sequence[Target]:
         "OutputRouter.deliver_batch": _wrap_deliver_batch,
         "OutputRouter.fail_and_deliver": _wrap_fail,
     }
-    return (
-        *(Target(module=_API, path=path, wrap=wrap, optional=True) for path, wrap in api.items()),
-        Target(module=f"{_PACKAGE}.requests", path="RequestState.__post_init__", wrap=_wrap_state, optional=True),
-        Target(
-            module=f"{_PACKAGE}.scheduler",
-            path="Scheduler.clear_cancelled_requests",
-            wrap=_wrap_clear_cancelled,
-            optional=True,
-        ),
+    beside = (
+        (f"{_PACKAGE}.requests", "RequestState.__post_init__", _wrap_state),
+        (f"{_PACKAGE}.scheduler", "Scheduler.clear_cancelled_requests", _wrap_clear_cancelled),
     )
+    every = *((_API, path, wrap) for path, wrap in api.items()), *beside
+    return [Target(module=module, path=path, wrap=wrap, optional=True) for module, path, wrap in every]
 
 
 class _Request:
@@ -133,10 +129,8 @@ class _Requests:
 
     def remove(self, request: _Request) -> bool:
         """Forget a request; `False` if it is not here any more."""
-        if self.by_name.get(request.name) is not request:
-            return False
         self.awaiting.pop(request.name, None)
-        return self.by_name.pop(request.name, None) is request
+        return self.by_name.pop(request.name, None) is not None
 
     def note_step(self, active: Mapping[str, Any]) -> None:
         """Look at the requests being served for first tokens."""
@@ -164,15 +158,23 @@ class _Requests:
     def end(self, ended: _Ended, ended_ns: int) -> None:
         """End sequences of a request, and its call with the last of them."""
         request = self.by_name.get(ended.name)
-        if request is None:
+        if request is not None:
+            request.note_start(ended.started_s if ended.started_s >= 0 else ended_ns / 1e9)
+        else:
             request = self.by_name.get(ended.name.rpartition(_CHILD)[0])
             if request is None:
                 return
-        elif ended.started_s >= 0 or ended.error is not None:
-            request.note_start(ended.started_s if ended.started_s >= 0 else ended_ns / 1e9)
         request.end_sequences(ended, ended_ns)
         if request.open_sequences <= 0 and self.remove(request):
             request.close(ended_ns)
+
+    def end_early(self, state: Any, error: BaseException) -> None:
+        """End a request that failed or was cancelled, with what there is of it, as the host would be told."""
+        # A request sent back to the queue takes what it has generated along in its prompt.
+        carried = len(state.initial_tokens) - state._true_initial_tokens if state._true_initial_tokens else 0
+        tokens = carried + len(state.generated_tokens)
+        ended = _Ended(state.request_id, tokens, state.lifespan[0], 1 + state.num_children, error)
+        self.end(ended, perf_counter_ns())
 
     def end_rest(self, sink: CallSink | None, error: BaseException, queued: frozenset[str]) -> None:
         """End what nobody will serve any more, apart from what is `queued` for the next start."""
@@ -234,6 +236,12 @@ class _Adding:
         model = self.manager.model
         tokens = len(state.initial_tokens)
         sequences = 1 + state.num_children
+        asked = {  # the arguments of `generate` that would ask for the same
+            **state.logit_processor_kwargs,
+            "max_new_tokens": state.max_new_tokens,
+            "num_return_sequences": sequences,
+            "streamer": True if state.streaming else None,
+        }
         call = self.sink.begin(
             _ENGINE,
             semconv.GENERATE,
@@ -241,7 +249,7 @@ class _Adding:
             device=str(model.device),
             input_size=tokens,
             usage_operation=semconv.TEXT_COMPLETION,
-            request=_generation._request((), _asked(state, sequences), self.manager.generation_config),
+            request=_generation._request((), asked, self.manager.generation_config),
         )
         if call is None:
             return
@@ -252,20 +260,9 @@ class _Adding:
 
     def fail(self, error: BaseException) -> None:
         """End the call of a request that could not be added after all, such as to a full queue."""
-        request = self.request
         requests = _requests_for(self.manager)
-        if request is not None and requests is not None and requests.remove(request):
-            request.sink.end(request.call, error)
-
-
-def _asked(state: Any, sequences: int) -> dict[str, Any]:
-    """The arguments of `generate` that would ask for the same."""
-    return {
-        **state.logit_processor_kwargs,
-        "max_new_tokens": state.max_new_tokens,
-        "num_return_sequences": sequences,
-        "streamer": True if state.streaming else None,
-    }
+        if self.request is not None and requests is not None and requests.remove(self.request):
+            self.sink.end(self.request.call, error)
 
 
 def _wrap_add_request(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -298,16 +295,20 @@ def _is_known_version() -> bool:
     )
 
 
+def _safely(note: Callable[..., None], *args: Any) -> None:
+    try:
+        note(*args)
+    except Exception:  # noqa: BLE001 - the host's request goes on, its loop and its results too
+        guard.failed(_PLACE)
+
+
 def _wrap_state(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def __post_init__(self: Any) -> Any:  # noqa: N807
         result = original(self)
         adding = _adding.get()
         if adding is not None:
-            try:
-                adding.begin(self)
-            except Exception:  # noqa: BLE001 - the host's request goes on uncounted
-                guard.failed(_PLACE)
+            _safely(adding.begin, self)
         return result
 
     return __post_init__
@@ -320,21 +321,21 @@ def _wrap_loop(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., An
             result = original(self)
         except BaseException as error:
             with guard.guarded(_PLACE):
-                _end_rest(outlet.sink, self, error, frozenset())
+                _end_rest(outlet, self, error, frozenset())
             raise
         with guard.guarded(_PLACE):
             with self.input_queue.mutex:
                 queued = frozenset(state.request_id for state in self.input_queue.queue)
-            _end_rest(outlet.sink, self, RuntimeError("the generation loop ended without this request"), queued)
+            _end_rest(outlet, self, RuntimeError("the generation loop ended without this request"), queued)
         return result
 
     return _run_generation_loop
 
 
-def _end_rest(sink: CallSink | None, manager: Any, error: BaseException, queued: frozenset[str]) -> None:
+def _end_rest(outlet: Outlet, manager: Any, error: BaseException, queued: frozenset[str]) -> None:
     requests = _requests_for(manager)
     if requests is not None:
-        requests.end_rest(sink, error, queued)
+        requests.end_rest(outlet.sink, error, queued)
 
 
 def _wrap_silent(outlet: Outlet, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -365,23 +366,12 @@ def _wrap_clear_cancelled(original: Callable[..., Any]) -> Callable[..., Any]:
         states = original(self, *args, **kwargs)
         requests = _serving.get()
         if states and requests is not None:
-            try:
-                cancelled = sys.modules["asyncio"].CancelledError("the request was cancelled")
-                for state in states:
-                    requests.end(_ended_early(state, cancelled), perf_counter_ns())
-            except Exception:  # noqa: BLE001 - the host's loop goes on
-                guard.failed(_PLACE)
+            cancelled = sys.modules["asyncio"].CancelledError("the request was cancelled")
+            for state in states:
+                _safely(requests.end_early, state, cancelled)
         return states
 
     return clear_cancelled_requests
-
-
-def _ended_early(state: Any, error: BaseException) -> _Ended:
-    """What there is of a request that failed or was cancelled, as the host would be told."""
-    # A request sent back to the queue takes what it has generated along in its prompt.
-    carried = len(state.initial_tokens) - state._true_initial_tokens if state._true_initial_tokens else 0
-    tokens = carried + len(state.generated_tokens)
-    return _Ended(state.request_id, tokens, state.lifespan[0], 1 + state.num_children, error)
 
 
 def _wrap_update(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -390,10 +380,7 @@ def _wrap_update(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(self, *args, **kwargs)
         requests = _requests_for(self)
         if requests is not None and requests.awaiting:
-            try:
-                requests.note_step(self.scheduler.active_requests)
-            except Exception:  # noqa: BLE001 - the host's loop goes on
-                guard.failed(_PLACE)
+            _safely(requests.note_step, self.scheduler.active_requests)
         return result
 
     return update_batch
@@ -406,10 +393,7 @@ def _wrap_deliver_batch(original: Callable[..., Any]) -> Callable[..., Any]:
     def deliver_batch(self: Any, outputs: Any, *args: Any, **kwargs: Any) -> Any:
         requests = _requests_of(self)
         if requests is not None:
-            try:
-                requests.note_outputs(outputs, decoding)
-            except Exception:  # noqa: BLE001 - the host's results go out
-                guard.failed(_PLACE)
+            _safely(requests.note_outputs, outputs, decoding)
         return original(self, outputs, *args, **kwargs)
 
     return deliver_batch
@@ -420,10 +404,7 @@ def _wrap_fail(original: Callable[..., Any]) -> Callable[..., Any]:
     def fail_and_deliver(self: Any, state: Any, error: Any, *args: Any, **kwargs: Any) -> Any:
         requests = _requests_of(self)
         if requests is not None:
-            try:
-                requests.end(_ended_early(state, error), perf_counter_ns())
-            except Exception:  # noqa: BLE001 - the host's results go out
-                guard.failed(_PLACE)
+            _safely(requests.end_early, state, error)
         return original(self, state, error, *args, **kwargs)
 
     return fail_and_deliver

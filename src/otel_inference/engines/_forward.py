@@ -13,7 +13,7 @@ from otel_inference.engines._device_time import start_timer
 from otel_inference.engines._measured import measured
 from otel_inference.engines._module_call import module_call_target
 from otel_inference.engines._naming import module_name
-from otel_inference.engines._values import batch_size_of, size_of, token_count
+from otel_inference.engines._values import batch_size_of, read, size_of, token_count
 from otel_inference.nesting import silently
 from otel_inference.protocols import outlet_of
 
@@ -86,7 +86,7 @@ def begin_forward(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: di
     """Begin a call of `module(*args, **kwargs)`; `None` when it is not to be counted."""
     try:
         first = first_input(args, kwargs)
-        device = getattr(first, "device", None)
+        device = read(first, "device")
         call = sink.begin(
             ENGINE_NAME,
             semconv.FORWARD,

@@ -17,7 +17,7 @@ from otel_inference import guard, semconv
 from otel_inference.call import Meter
 from otel_inference.engines._compilation import compilations, note_compilation
 from otel_inference.engines._device_time import start_timer
-from otel_inference.engines._values import MATRIX, shape_of, size_of, token_count
+from otel_inference.engines._values import MATRIX, read, shape_of, size_of, token_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ def describe(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gener
     embeds = kwargs.get("inputs_embeds") if ids is None else None
     main = ids if ids is not None else embeds if embeds is not None else kwargs.get(_main_input(model))
     shape = shape_of(main) or ()
-    device = getattr(main, "device", None)
+    device = read(main, "device")
     tokens = token_count(ids, kwargs.get("attention_mask"))
     if tokens is None and embeds is not None:
         tokens = math.prod(shape[:2])
@@ -103,7 +103,9 @@ def watched(
 def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> None:
     ended_ns = perf_counter_ns()
     note_compilation(call)
-    sequences = getattr(result, "sequences", result)
+    sequences = read(result, "sequences")
+    if sequences is None:
+        sequences = result
     shape = shape_of(sequences)
     if shape is None or len(shape) != MATRIX:
         return

@@ -38,13 +38,21 @@ def _list_shape(value: Any) -> tuple[int, ...] | None:
     return tuple(shape) if isinstance(value, (list, int, float)) else None
 
 
+def read(value: Any, name: str) -> Any:
+    """An attribute that the type of `value` defines, as arrays and tensors do; else `None`.
+
+    Whatever else the host passes may do anything when it is asked for an attribute.
+    """
+    return getattr(value, name) if hasattr(type(value), name) else None
+
+
 def shape_of(value: Any) -> tuple[int, ...] | None:
     """The shape of an array or tensor, if it is one of plain integers.
 
     Symbolic sizes are left alone: to read one as a number while a graph is traced would pin the
     graph to that number.
     """
-    shape = getattr(value, "shape", None)
+    shape = read(value, "shape")
     if type(value).__name__ == "OrtValue":
         shape = tuple(value.shape())  # a method there, and one that copies nothing
     if not isinstance(shape, tuple):
@@ -64,9 +72,9 @@ def token_count(ids: Any, mask: Any = None) -> int | None:
             where counting costs no copy and waits for nothing.
     """
     shape = shape_of(ids)
-    if shape is None or len(shape) != MATRIX or "int" not in str(getattr(ids, "dtype", "")):
+    if shape is None or len(shape) != MATRIX or "int" not in str(read(ids, "dtype")):
         return None
-    device = getattr(mask, "device", None)
+    device = read(mask, "device")
     if shape_of(mask) == shape and getattr(device, "type", device) == "cpu":
         return int(mask.sum())
     return math.prod(shape)

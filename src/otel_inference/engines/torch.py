@@ -36,10 +36,12 @@ def _wrap_scripted(outlet: Outlet, original: Callable[..., Any]) -> Callable[...
     # What torch has there is a built-in method, which does not bind as a function does.
     bind = original.__get__
 
+    @functools.wraps(original)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         sink = outlet.sink
         if sink is None or running_call() is not None:
             return bind(self)(*args, **kwargs)
         return measured(sink, begin_forward(sink, self, args, kwargs), bind(self), args, kwargs)
 
+    __call__.__annotations__ = {}  # it has none either
     return __call__

@@ -10,7 +10,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_LISTING_SHARE: Final = 0.002
+_LISTING_SHARE: Final = 0.001
 """Finding descendants means looking at every process of the machine (about 20 us each), so it is done no
 more often than keeps it to this share of one core; on a small machine that is at every reading."""
 _LISTING_MIN_S: Final = 0.5
