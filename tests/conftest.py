@@ -13,7 +13,7 @@ from otel_inference import guard, nesting, runtime
 from otel_inference.config import Config
 from otel_inference.testing import recorded
 
-STRICT = Config(strict=True)
+STRICT = Config(strict=True, resources=False)
 
 
 @pytest.fixture(autouse=True)

@@ -23,13 +23,19 @@ def test_reads_the_environment():
             "OTEL_INFERENCE_MAX_MODELS": "7",
             "OTEL_INFERENCE_CAPTURE_CONTENT": "TRUE",
             "OTEL_INFERENCE_TRAINING": "1",
+            "OTEL_INFERENCE_RESOURCES": "off",
             "OTEL_INFERENCE_SPANS_DETAIL": "stages",
             "OTEL_SERVICE_NAME": "x",
         }
     )
 
     assert config == Config(
-        engines=("torch", "onnxruntime"), max_models=7, capture_content=True, training=True, spans_detail="stages"
+        engines=("torch", "onnxruntime"),
+        max_models=7,
+        capture_content=True,
+        training=True,
+        spans_detail="stages",
+        resources=False,
     )
 
 

@@ -96,6 +96,8 @@ class Config:
     """Whether prompts and outputs of text pipelines are written to spans."""
     window_s: float = _option(semconv.ENV_WINDOW, _seconds, 60.0)
     """Seconds of calls that a model's health looks back on."""
+    resources: bool = _option(semconv.ENV_RESOURCES, _boolean, True)
+    """Whether CPU, memory and accelerators are read once a second, from the first call on."""
     training: bool = _option(semconv.ENV_TRAINING, _boolean, False)
     """Whether calls of torch modules in training mode are counted too."""
     strict: bool = _option(semconv.ENV_STRICT, _boolean, False)
@@ -116,7 +118,7 @@ class Config:
         if self.spans_detail not in DETAILS:
             msg = f"spans_detail is {self.spans_detail!r}; expected 'calls' or 'stages'"
             raise ConfigError(msg)
-        for name in ("capture_content", "training", "strict"):
+        for name in ("capture_content", "resources", "training", "strict"):
             if not isinstance(getattr(self, name), bool):
                 msg = f"{name} is {getattr(self, name)!r}; expected True or False"
                 raise ConfigError(msg)

@@ -32,6 +32,7 @@ class Options:
     max_models: int | None = None
     spans_detail: str | None = None
     capture_content: bool | None = None
+    resources: bool | None = None
     training: bool | None = None
 
 

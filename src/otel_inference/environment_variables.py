@@ -10,6 +10,9 @@ from otel_inference.semconv import (
     ENV_MAX_MODELS as OTEL_INFERENCE_MAX_MODELS,
 )
 from otel_inference.semconv import (
+    ENV_RESOURCES as OTEL_INFERENCE_RESOURCES,
+)
+from otel_inference.semconv import (
     ENV_SPANS_DETAIL as OTEL_INFERENCE_SPANS_DETAIL,
 )
 from otel_inference.semconv import (
@@ -26,6 +29,7 @@ __all__ = [
     "OTEL_INFERENCE_CAPTURE_CONTENT",
     "OTEL_INFERENCE_ENGINES",
     "OTEL_INFERENCE_MAX_MODELS",
+    "OTEL_INFERENCE_RESOURCES",
     "OTEL_INFERENCE_SPANS_DETAIL",
     "OTEL_INFERENCE_STRICT",
     "OTEL_INFERENCE_TRAINING",

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from otel_inference.health.snapshot import ModelHealth
     from otel_inference.protocols import Outlet
+    from otel_inference.resources.reading import AcceleratorReading
+    from otel_inference.resources.sampler import ResourceSampler
     from otel_inference.telemetry.writer import CallWriter
 
 _log = logging.getLogger("otel_inference")
@@ -59,6 +61,8 @@ class _Running:
         self.config = config
         self.providers = providers
         self.engines: set[str] = set()
+        self.sampler: ResourceSampler | None = None
+        self._stopped = False
         registry.reset(width_s=config.window_s, max_models=config.max_models)
         self.instruments = instruments.instruments_for(providers.meter, version)
         self.recorder = Recorder(
@@ -68,11 +72,44 @@ class _Running:
             max_models=config.max_models,
             stage_spans=config.spans_detail == "stages",
             version_of=_version_of,
+            on_first_call=self._watch_resources,
         )
-        self.view = HealthView(registry, running=self.recorder.running, resources=dict, capacity=_usable_cores)
+        self.view = HealthView(
+            registry, running=self.recorder.running, resources=self._utilization, capacity=_usable_cores
+        )
         self.instruments.source = self
         with guard.guarded("processor"):
             _attach_processor(providers.tracer if providers.tracer is not None else trace.get_tracer_provider())
+
+    def stop(self) -> None:
+        """Write what has been recorded, and end every thread of ours."""
+        self._stopped = True
+        self.recorder.stop()
+        self.instruments.source = None
+        if self.sampler is not None:
+            self.sampler.stop()
+
+    def _watch_resources(self) -> None:
+        """Begin to read the machine; on our thread, for the first call is not to wait for what is imported here."""
+        if not self.config.resources:
+            return
+        from otel_inference.resources.sampler import ResourceSampler  # noqa: PLC0415
+        from otel_inference.resources.standard import standard_probes  # noqa: PLC0415
+
+        if self.sampler is None:
+            self.sampler = ResourceSampler(standard_probes(os.environ))
+        self.sampler.start()
+        if self._stopped:
+            self.sampler.stop()
+
+    def _utilization(self) -> Mapping[str, float]:
+        reading = None if self.sampler is None else self.sampler.latest()
+        return {} if reading is None else reading.utilization
+
+    def accelerators(self) -> Iterable[AcceleratorReading]:
+        """See `telemetry.instruments.Observed`."""
+        reading = None if self.sampler is None else self.sampler.latest()
+        return () if reading is None else reading.accelerators
 
     def flush(self) -> None:
         """See `telemetry.instruments.Observed`."""
@@ -169,8 +206,7 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
             running.engines.discard(name)
         if not running.engines:
             OBSERVING.sink = None
-            running.recorder.stop()
-            running.instruments.source = None
+            running.stop()
             _running = None
 
 
@@ -339,6 +375,8 @@ def _after_fork_in_child() -> None:
     registry.reset_after_fork()
     if _running is not None:
         _running.recorder.reset_after_fork()
+        if _running.sampler is not None:
+            _running.sampler.reset_after_fork()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

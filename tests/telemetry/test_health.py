@@ -7,13 +7,24 @@ import gc
 import os
 import sys
 import threading
-from time import perf_counter
+from time import perf_counter, sleep
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
 
-from otel_inference import Config, HealthSpanProcessor, HealthState, guard, health, instrument, observe, uninstrument
+from otel_inference import (
+    Config,
+    HealthSpanProcessor,
+    HealthState,
+    guard,
+    health,
+    instrument,
+    observe,
+    runtime,
+    uninstrument,
+)
+from otel_inference.resources.reading import AcceleratorReading
 from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
 from otel_inference.testing import recorded
 
@@ -168,6 +179,38 @@ def test_writes_the_gauges(telemetry):
     assert [point.attributes["quantile"] for point in quantiles] == [0.5, 0.9, 0.99]
     resources = {point.attributes["inference.resource"] for point in telemetry.points("inference.health.utilization")}
     assert "concurrency" in resources
+
+
+def test_reads_the_machine():
+    """From the first call on CPU and memory are read, and are part of every model's health and a gauge."""
+    with recorded(config=Config(strict=True)) as telemetry:
+        deadline_s = perf_counter() + 30
+        while not {"cpu", "memory"} <= set(health("ranker").utilization if health("ranker") else ()):
+            assert perf_counter() < deadline_s
+            call()
+            sleep(0.05)
+        sleep(1.0)  # the gauges look at most once a second
+        points = telemetry.points("inference.health.utilization")
+
+    shared = {point.attributes["inference.resource"]: point.value for point in points if len(point.attributes) == 1}
+    assert set(shared) == {"cpu", "memory"}
+    assert 0 < shared["memory"] < 1
+    assert 0 <= shared["cpu"] <= 1
+    assert "otel-inference-resources" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_shows_accelerators_by_their_conventions(telemetry, monkeypatch):
+    """Devices are gauges with the names of the hardware conventions, and what is unreadable is absent."""
+    device = AcceleratorReading(
+        uuid="GPU-1", name="H100", vendor="NVIDIA", memory_used_bytes=3 * 2**30, memory_limit_bytes=4 * 2**30
+    )
+    monkeypatch.setattr(runtime._running, "accelerators", lambda: (device,))
+
+    (used,) = telemetry.points("hw.gpu.memory.usage")
+    (filled,) = telemetry.points("hw.gpu.memory.utilization")
+    assert (used.value, filled.value) == (3 * 2**30, 0.75)
+    assert dict(used.attributes) == {"hw.id": "GPU-1", "hw.name": "H100", "hw.vendor": "NVIDIA"}
+    assert telemetry.points("hw.gpu.utilization") == []
 
 
 def test_keeps_the_first_call_out_of_latency(telemetry):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from otel_inference.call import Call, Usage
     from otel_inference.health.snapshot import ModelHealth
+    from otel_inference.resources.reading import AcceleratorReading
 
 
 class Observed(Protocol):
@@ -30,6 +31,10 @@ class Observed(Protocol):
 
     def health(self) -> Mapping[str, ModelHealth]:
         """Every model's health, at most a second old."""
+        ...
+
+    def accelerators(self) -> Iterable[AcceleratorReading]:
+        """The accelerators that the process may use, as read last."""
         ...
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
@@ -93,6 +98,13 @@ class Instruments:
         meter.create_observable_gauge(
             semconv.HEALTH_UTILIZATION, [self._observe_utilization], "1", "Used over available, by resource."
         )
+        for name, create, unit, what, quantity in (
+            (semconv.HW_GPU_UTILIZATION, meter.create_observable_gauge, "1", "Share of time a kernel ran.", _busy),
+            (semconv.HW_GPU_MEMORY_USAGE, meter.create_observable_up_down_counter, "By", "GPU memory used.", _used),
+            (semconv.HW_GPU_MEMORY_LIMIT, meter.create_observable_up_down_counter, "By", "Size of GPU memory.", _limit),
+            (semconv.HW_GPU_MEMORY_UTILIZATION, meter.create_observable_gauge, "1", "GPU memory used of all.", _filled),
+        ):
+            create(name, [_observing_accelerators(self, quantity)], unit, what)
         for name, unit, what, read in _HEALTH_GAUGES:
             meter.create_observable_gauge(name, [_observing_health(self, read)], unit, what)
 
@@ -193,6 +205,39 @@ def _observing_health(
             for model in instruments.source.health().values():
                 for value, attributes in read(model):
                     yield Observation(value, {semconv.MODEL: model.model, **attributes})
+
+    return observe
+
+
+def _busy(device: AcceleratorReading) -> float | None:
+    return device.utilization_ratio
+
+
+def _used(device: AcceleratorReading) -> float | None:
+    return device.memory_used_bytes
+
+
+def _limit(device: AcceleratorReading) -> float | None:
+    return device.memory_limit_bytes
+
+
+def _filled(device: AcceleratorReading) -> float | None:
+    return device.memory_utilization_ratio
+
+
+def _observing_accelerators(
+    instruments: Instruments, quantity: Callable[[AcceleratorReading], float | None]
+) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    def observe(_options: CallbackOptions) -> Iterator[Observation]:
+        for device in instruments.source.accelerators() if instruments.source is not None else ():
+            value = quantity(device)
+            if value is not None:  # what could not be read is absent, never 0
+                attributes = {
+                    semconv.HW_ID: device.uuid,
+                    semconv.HW_NAME: device.name,
+                    semconv.HW_VENDOR: device.vendor,
+                }
+                yield Observation(value, attributes)
 
     return observe
 

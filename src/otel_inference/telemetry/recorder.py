@@ -79,6 +79,7 @@ class Recorder:
         max_models: How many different model names are kept apart.
         stage_spans: Whether stages become child spans.
         version_of: Version of an engine's library by the engine's name, if known.
+        on_first_call: Called once a call has ended, on a thread of ours.
     """
 
     def __init__(
@@ -90,10 +91,11 @@ class Recorder:
         max_models: int,
         stage_spans: bool,
         version_of: Callable[[str], str | None],
+        on_first_call: Callable[[], None] = lambda: None,
     ) -> None:
         self._tracer = tracer
         self._instruments = instruments
-        self.writer = CallWriter(self._write)
+        self.writer = CallWriter(self._write, on_start=on_first_call)
         self._health = health
         self._version_of = version_of
         self._lock = Lock()

@@ -34,10 +34,12 @@ class CallWriter:
 
     Args:
         write: Writes one call that ended at a time given in nanoseconds of `time.perf_counter_ns`.
+        on_start: Called on the thread when it begins, for what the first call is to set off.
     """
 
-    def __init__(self, write: Callable[[Any, int], None]) -> None:
+    def __init__(self, write: Callable[[Any, int], None], *, on_start: Callable[[], None] = lambda: None) -> None:
         self._write = write
+        self._on_start = on_start
         self._queue: deque[tuple[Any, int]] = deque()
         self._stopped = False
         self._begin_anew()
@@ -112,6 +114,8 @@ class CallWriter:
 
     def _run(self) -> None:
         wake = self._wake
+        with guard.guarded("start"):
+            self._on_start()
         while not self._stopped:
             wake.wait()
             if not self._stopped:
