@@ -100,7 +100,11 @@ class DeviceTimer(Protocol):
         ...
 
     def elapsed_s(self) -> float | None:
-        """Seconds between the marks; `None` while the accelerator is still at it."""
+        """Seconds between the marks; `None` while they are not known, or never will be."""
+        ...
+
+    def waits(self) -> bool:
+        """Whether the time will be known later: the accelerator is still at it."""
         ...
 
 

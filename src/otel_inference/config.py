@@ -129,12 +129,14 @@ class Config:
             object.__setattr__(self, "engines", tuple(self.engines))
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Config:
+    def from_env(cls, environ: Mapping[str, str], *, warn: bool = True) -> Config:
         """Read the `OTEL_INFERENCE_*` variables; a bad or unknown one is a warning.
 
         Args:
             environ: Usually `os.environ`.
+            warn: Whether to say so.
         """
+        level = logging.WARNING if warn else logging.DEBUG
         values: dict[str, Any] = {}
         by_env = {option.metadata["env"]: option for option in fields(cls)}
         for variable, text in environ.items():
@@ -142,12 +144,17 @@ class Config:
                 continue
             option = by_env.get(variable)
             if option is None:
-                _warn_unknown(variable, by_env)
+                _log.log(
+                    level,
+                    "unknown environment variable %s%s; it has no effect",
+                    variable,
+                    _nearest(variable, by_env),
+                )
             elif text.strip():
                 try:
                     values[option.name] = option.metadata["parse"](text.strip())
                 except ValueError as expected:
-                    _log.warning("%s=%r is not %s; using %r", variable, text, expected, option.default)
+                    _log.log(level, "%s=%r is not %s; using %r", variable, text, expected, option.default)
         return cls(**values)
 
     def updated(self, options: Mapping[str, Any]) -> Config:
@@ -162,10 +169,6 @@ class Config:
             msg = f"unknown option {unknown[0]!r}{_nearest(unknown[0], known)}; known are {', '.join(sorted(known))}"
             raise ConfigError(msg)
         return replace(self, **options)
-
-
-def _warn_unknown(variable: str, known: Mapping[str, Any]) -> None:
-    _log.warning("unknown environment variable %s%s; it has no effect", variable, _nearest(variable, known))
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
@@ -42,7 +43,9 @@ class _EngineInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The library this engine patches, with its supported versions."""
-        return (load(self.engine).requires,)
+        engine = load(self.engine)
+        # Another distribution may bring the same library: onnxruntime-gpu is onnxruntime.
+        return () if find_spec(engine.name) is not None else (engine.requires,)
 
     def _instrument(self, **kwargs: Any) -> None:
         try:

@@ -8,13 +8,16 @@ With `OTEL_INFERENCE_STRICT=1` they are raised instead, which the package's own 
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from threading import Lock
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from types import TracebackType
 
 _LOG_EVERY: Final = 100
 
@@ -35,8 +38,11 @@ def failed(where: str) -> None:
     """Count and log the exception being handled. Call it from an `except` block.
 
     Raises:
-        Exception: The one being handled, in strict mode only.
+        Exception: The one being handled, if a signal handler of the host raised it while our code
+            happened to run (a timeout by alarm): it is not ours to swallow. In strict mode, always.
     """
+    if _raised_by_signal_handler(sys.exc_info()[2]):
+        raise  # noqa: PLE0704 - re-raises the exception that the caller is handling
     with _lock:
         _errors[where] += 1
         count = _errors[where]
@@ -44,6 +50,18 @@ def failed(where: str) -> None:
         _log.warning("internal failure in %s (%d so far); your program is not affected", where, count, exc_info=True)
     if _strict:
         raise  # noqa: PLE0704 - re-raises the exception that the caller is handling
+
+
+def _raised_by_signal_handler(traceback: TracebackType | None) -> bool:
+    """Whether a frame of the traceback was called as a signal handler is: with a number and a frame."""
+    while traceback is not None:
+        frame = traceback.tb_frame
+        arguments = frame.f_code.co_varnames[: min(frame.f_code.co_argcount, 3)]
+        values = [frame.f_locals.get(name) for name in arguments]
+        if any(isinstance(value, FrameType) for value in values) and any(isinstance(value, int) for value in values):
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 @contextmanager

@@ -101,6 +101,7 @@ class NameLimit:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._admitted: set[str] = set()
+        self._refused: str | None = None
         self._warned = False
 
     def admit(self, name: str) -> str:
@@ -110,12 +111,16 @@ class NameLimit:
         if len(self._admitted) < self.limit:
             self._admitted.add(name)
             return name
-        if not self._warned:
+        self._refused = self._refused or name
+        return OTHER
+
+    def warn_once(self) -> None:
+        """Say that a name came too late, if one did and it has not been said; not with a lock held."""
+        if self._refused is not None and not self._warned:
             self._warned = True
             _log.warning(
                 "more than %d model names; %r and all later ones are counted as %r (OTEL_INFERENCE_MAX_MODELS)",
                 self.limit,
-                name,
+                self._refused,
                 OTHER,
             )
-        return OTHER

@@ -77,8 +77,7 @@ class Observed:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        # A generator that is closed early has not failed: its consumer had enough.
-        self._end(None if isinstance(error, GeneratorExit) else error)
+        self._end(error)
 
     def _enter(self) -> None:
         if self._sink is not None and self._call is not None:
@@ -90,11 +89,15 @@ class Observed:
 
     def _end(self, error: BaseException | None = None) -> None:
         error, self._error = error if error is not None else self._error, None
-        if self._sink is not None and self._call is not None:
+        if self._sink is None or self._call is None:
+            return
+        if isinstance(error, GeneratorExit):
+            # Closed early it has not failed: its consumer had enough. And it may be the garbage collector
+            # that closes it, anywhere, also with locks held that the end of a call would need.
+            self._sink.abandon(self._call)
+            self._sink.leave(self._call)
+        else:
             self._sink.end(self._call, error)
-
-
-_UNCOUNTED: Final = Observed(None, None)
 
 
 _entered: Final[ContextVar[tuple[Observed, ...]]] = ContextVar("otel_inference_observed", default=())
@@ -141,15 +144,21 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
         self._operation = operation
         self._batch_size = batch_size
         self._input_size = input_size
+        self._open: list[Observed] = []
 
     def __enter__(self) -> Observed:
         observed = self._begin((), {})
+        self._open.append(observed)
         _entered.set((*_entered.get(), observed))
         return observed
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        *outer, observed = _entered.get()
-        _entered.set(tuple(outer))
+        entered = _entered.get()
+        # Usually the block that this context entered last. One that is left in another context than it was
+        # entered in (a generator that a server runs in several threads) is the last of this object's own.
+        observed = next((one for one in reversed(entered) if one in self._open), self._open[-1])
+        self._open.remove(observed)
+        _entered.set(tuple(one for one in entered if one is not observed))
         observed._end(error)
 
     async def __aenter__(self) -> Observed:
@@ -162,18 +171,20 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
 
     def __call__(self, function: _Function) -> _Function:
         """`function`, measured."""
+        if isinstance(function, (staticmethod, classmethod)):
+            return cast("_Function", type(function)(self(function.__func__)))
         if inspect.isasyncgenfunction(function):
             return cast("_Function", self._asynchronous_generator(function))
         if inspect.isgeneratorfunction(function):
             return cast("_Function", self._generator(function))
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
             return cast("_Function", self._coroutine(function))
         return cast("_Function", self._plain(function))
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observed:
         sink = OUTLET.sink
         if sink is None or running_call() is not None:
-            return _UNCOUNTED
+            return Observed(None, None)
         call = sink.begin(
             ENGINE,
             self._operation,
@@ -181,7 +192,7 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
             batch_size=_measure(self._batch_size, args, kwargs),
             input_size=_measure(self._input_size, args, kwargs),
         )
-        return _UNCOUNTED if call is None else Observed(sink, call)
+        return Observed(sink, call)
 
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

@@ -41,7 +41,7 @@ class CallSink(Protocol):
         ...
 
     def abandon(self, call: Any) -> None:
-        """End a call nobody waits for any more. Safe in a finalizer: what may lock is done later."""
+        """End a call nobody waits for any more, without an error. Safe in a finalizer: what may lock is done later."""
         ...
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import sys
 import weakref
 from dataclasses import dataclass
 from threading import RLock, Thread
@@ -78,8 +79,7 @@ class _Running:
             registry, running=self.recorder.running, resources=self._utilization, capacity=_usable_cores
         )
         self.instruments.source = self
-        with guard.guarded("processor"):
-            _attach_processor(providers.tracer if providers.tracer is not None else trace.get_tracer_provider())
+        self._attach_processor()
 
     def stop(self) -> None:
         """Write what has been recorded, and end every thread of ours."""
@@ -113,7 +113,14 @@ class _Running:
 
     def flush(self) -> None:
         """See `telemetry.instruments.Observed`."""
-        self.recorder.flush()
+        with guard.guarded("flush"):
+            self._attach_processor()  # an SDK may have been set since
+            self.recorder.flush()
+
+    def _attach_processor(self) -> None:
+        tracer = self.providers.tracer
+        with guard.guarded("processor"):
+            _attach_processor(tracer if tracer is not None else trace.get_tracer_provider())
 
     def health(self) -> Mapping[str, ModelHealth]:
         """See `telemetry.instruments.Observed`."""
@@ -176,10 +183,7 @@ def instrument(
         ConfigError: If an engine is unknown or an option means nothing.
         EngineUnavailableError: If an engine asked for by name is not installed.
     """
-    if isinstance(engines, str):
-        msg = f"engines is the string {engines!r}; expected a list of names, such as [{engines!r}]"
-        raise ConfigError(msg)
-    asked = None if engines is None else tuple(engines)
+    asked = None if engines is None else _names_of(engines)
     for name in asked or (() if config is None else config.engines or ()):
         _require_installed(name)
     providers = _Providers(tracer=tracer_provider, meter=meter_provider, logger=logger_provider)
@@ -196,11 +200,12 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
         engines: Names of engines; default: all.
     """
     global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
+    chosen = None if engines is None else _names_of(engines)
     with _lock:
         running = _running
         if running is None:
             return
-        for name in list(running.engines) if engines is None else engines:
+        for name in list(running.engines) if chosen is None else chosen:
             outlet_of(name).sink = None
             _patches.revert(name)
             running.engines.discard(name)
@@ -232,8 +237,27 @@ def health(model: str | None = None) -> dict[str, ModelHealth] | ModelHealth | N
 
 def allows(engine: str) -> bool:
     """Whether the options leave `engine` in: those in force, else the environment's."""
-    chosen = (_running.config if _running is not None else Config.from_env(os.environ)).engines
-    return chosen is None or engine in chosen
+    chosen = (_running.config if _running is not None else Config.from_env(os.environ, warn=False)).engines
+    if chosen is None:
+        return True
+    _warn_of_unknown(chosen)
+    return engine in chosen
+
+
+def _warn_of_unknown(chosen: tuple[str, ...]) -> None:
+    """Say once that the environment names engines that nobody knows."""
+    unknown = [name for name in chosen if name not in names() and name not in _warned_of]
+    if unknown:
+        _warned_of.update(unknown)
+        _log.warning(
+            "%s names the engine %r, which is unknown; known are %s",
+            semconv.ENV_ENGINES,
+            unknown[0],
+            ", ".join(names()),
+        )
+
+
+_warned_of: set[str] = set()
 
 
 def adjust(options: Mapping[str, Any]) -> None:
@@ -250,6 +274,12 @@ def adjust(options: Mapping[str, Any]) -> None:
         _running.recorder.stage_spans = _running.config.spans_detail == "stages"
         for name in _running.engines:
             _set_options(outlet_of(name), _running.config)
+
+
+def flush() -> None:
+    """Write what has ended to the SDK, without asking it to send."""
+    if _running is not None:
+        _running.flush()
 
 
 def force_flush(timeout_s: float = 10.0) -> bool:
@@ -288,6 +318,16 @@ def force_flush(timeout_s: float = 10.0) -> bool:
     return not thread.is_alive() and len(results) == len(flushes) and all(results)
 
 
+def _names_of(engines: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(engines, str):
+        msg = f"engines is the string {engines!r}; expected a list of names, such as [{engines!r}]"
+        raise ConfigError(msg)
+    chosen = tuple(engines)
+    for name in chosen:
+        load(name)  # refuses what is unknown
+    return chosen
+
+
 def _start(providers: _Providers, config: Config | None) -> _Running:
     global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
     if _running is None:
@@ -322,14 +362,7 @@ def _set_options(outlet: Outlet, config: Config) -> None:
 def _default_engines(config: Config) -> tuple[str, ...]:
     if config.engines is None:
         return names()
-    unknown = [name for name in config.engines if name not in names()]
-    if unknown:
-        _log.warning(
-            "%s names the engine %r, which is unknown; known are %s",
-            semconv.ENV_ENGINES,
-            unknown[0],
-            ", ".join(names()),
-        )
+    _warn_of_unknown(config.engines)
     return tuple(name for name in config.engines if name in names())
 
 
@@ -346,7 +379,9 @@ def _version_of(name: str) -> str | None:
     try:
         return importlib.metadata.version(load(name).distribution)
     except importlib.metadata.PackageNotFoundError:
-        return None  # a build without metadata, such as one from source on the path
+        # Another distribution of the same library (onnxruntime-gpu), or a build without metadata.
+        version = getattr(sys.modules.get(name), "__version__", None)
+        return version if isinstance(version, str) else None
 
 
 _held: list[CallWriter] = []
@@ -354,9 +389,10 @@ _held: list[CallWriter] = []
 
 
 def _before_fork() -> None:
-    if _running is not None:
-        _running.recorder.writer.hold_for_fork()
-        _held.append(_running.recorder.writer)
+    running = _running
+    if running is not None:
+        running.recorder.writer.hold_for_fork()
+        _held.append(running.recorder.writer)
 
 
 def _after_fork_in_parent() -> None:

@@ -42,6 +42,7 @@ class Telemetry:
 
     def spans(self) -> list[ReadableSpan]:
         """The spans that ended, in that order."""
+        runtime.flush()
         return list(self._exporter.get_finished_spans())
 
     def points(self, metric: str) -> list[Any]:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def compilations() -> int:
     """How many frames torch's compiler has compiled in this process; 0 while it is not even imported."""
     utils = sys.modules.get("torch._dynamo.utils")
-    return 0 if utils is None else utils.counters["frames"]["total"]
+    counters = getattr(utils, "counters", None)  # absent while another thread is importing it
+    return 0 if counters is None else counters["frames"]["total"]
 
 
 def note_compilation(call: OpenCall, _: Any = None) -> None:

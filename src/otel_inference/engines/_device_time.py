@@ -27,7 +27,7 @@ def start_timer(device: Any) -> DeviceTimer | None:
     Args:
         device: A `torch.device`.
     """
-    if device is None or device.type != "cuda":
+    if getattr(device, "type", None) != "cuda":  # numpy's arrays have a device too, which is a string
         return None
     try:
         cuda = sys.modules["torch"].cuda
@@ -41,7 +41,7 @@ def start_timer(device: Any) -> DeviceTimer | None:
 class _CudaTimer:
     """Two marks in a CUDA stream."""
 
-    __slots__ = ("_elapsed_s", "_end", "_pool", "_start", "_stream")
+    __slots__ = ("_elapsed_s", "_end", "_pool", "_start", "_stopped", "_stream")
 
     def __init__(self, cuda: Any, device: Any) -> None:
         self._stream = cuda.current_stream(device)
@@ -49,6 +49,7 @@ class _CudaTimer:
         self._start = self._event(cuda)
         self._end = self._event(cuda)
         self._elapsed_s: float | None = None
+        self._stopped = False
         self._start.record(self._stream)
 
     def _event(self, cuda: Any) -> Any:
@@ -59,12 +60,28 @@ class _CudaTimer:
 
     def stop(self) -> None:
         """See `call.DeviceTimer.stop`."""
-        self._end.record(self._stream)
+        try:
+            self._end.record(self._stream)
+            self._stopped = True
+        except Exception:  # noqa: BLE001 - a device that has failed is a call without device time
+            guard.failed("device_time")
+
+    def waits(self) -> bool:
+        """See `call.DeviceTimer.waits`."""
+        return self.elapsed_s() is None and self._stopped
 
     def elapsed_s(self) -> float | None:
         """See `call.DeviceTimer.elapsed_s`."""
-        if self._elapsed_s is None and self._end is not None and self._end.query():
-            self._elapsed_s = self._start.elapsed_time(self._end) / 1e3
-            self._pool.extend((self._start, self._end))
-            self._start = self._end = None
+        # An event that was never recorded answers that it has been passed.
+        if not self._stopped:
+            return self._elapsed_s
+        try:
+            if self._end.query():
+                self._stopped = False
+                self._elapsed_s = self._start.elapsed_time(self._end) / 1e3
+                self._pool.extend((self._start, self._end))
+                self._start = self._end = None
+        except Exception:  # noqa: BLE001 - a device that has failed is a call without device time
+            self._stopped = False
+            guard.failed("device_time")
         return self._elapsed_s

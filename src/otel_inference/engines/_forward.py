@@ -11,7 +11,7 @@ from otel_inference import guard, semconv
 from otel_inference.engines._compilation import compilations, note_compilation
 from otel_inference.engines._device_time import start_timer
 from otel_inference.engines._measured import measured
-from otel_inference.engines._module_call import module_call_target
+from otel_inference.engines._module_call import frame_is_compiled, hide_frames_of, module_call_target
 from otel_inference.engines._naming import module_name
 from otel_inference.engines._values import batch_size_of, read, size_of, token_count
 from otel_inference.nesting import silently
@@ -34,6 +34,8 @@ def forward_target() -> Target:
     The transformers engine needs the same layer, to time the steps of a generation, whether or not
     calls of bare modules are counted; hence the outlet is looked up here.
     """
+    for function in (_outermost, frame_is_compiled):
+        hide_frames_of(function)
     return module_call_target(functools.partial(_outermost, outlet_of(ENGINE_NAME)))
 
 
@@ -41,7 +43,7 @@ def _outermost(
     outlet: Outlet, dispatch: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     sink = outlet.sink
-    if sink is None:
+    if sink is None or frame_is_compiled():
         return dispatch(module, *args, **kwargs)
     try:
         kind = _kind(module, count_training=outlet.training)
@@ -87,6 +89,7 @@ def begin_forward(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: di
     try:
         first = first_input(args, kwargs)
         device = read(first, "device")
+        compiled = compilations()
         call = sink.begin(
             ENGINE_NAME,
             semconv.FORWARD,
@@ -96,7 +99,7 @@ def begin_forward(sink: CallSink, module: Any, args: tuple[Any, ...], kwargs: di
             input_size=_input_size(first, kwargs),
         )
         if call is not None:
-            call.compilations = compilations()
+            call.compilations = compiled
             call.timer = start_timer(device)
         return call
     except Exception:  # noqa: BLE001 - the host's call goes on uncounted

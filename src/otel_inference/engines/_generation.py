@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard, semconv
 from otel_inference.call import Meter
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from otel_inference.call import OpenCall
+
+
+running: Final[ContextVar[bool]] = ContextVar("otel_inference_generating", default=False)
+"""Whether a generation runs in this context: one that it calls (an assistant's) is part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,7 @@ class Generation:
     """The `torch.device` of the input, if known."""
     request: Mapping[str, Any]
     eos_token_ids: tuple[int, ...]
+    pad_token_id: int | None
 
 
 def describe(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation:
@@ -67,6 +73,7 @@ def describe(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Gener
         device=device,
         request=_request(args, kwargs, config),
         eos_token_ids=_token_ids(kwargs.get("eos_token_id", getattr(config, "eos_token_id", None))),
+        pad_token_id=next(iter(_token_ids(kwargs.get("pad_token_id", getattr(config, "pad_token_id", None)))), None),
     )
 
 
@@ -88,11 +95,17 @@ def watched(
     if call.timer is None:
         call.timer = start_timer(generation.device)
     meter = Meter(generation.prefill_steps)
-    call.watch(model, meter)
+    # Of generations that run at once within one call, the tokens of all are counted, and the first is timed.
+    timed = call.watched is None
+    if timed:
+        call.watch(model, meter)
+    running.set(True)
     try:
         result = original(model, *args, **kwargs)
     finally:
-        call.unwatch()
+        running.set(False)
+        if timed:
+            call.unwatch()
     try:
         _note(call, generation, meter, result)
     except Exception:  # noqa: BLE001 - our reading of a result is never the host's problem
@@ -110,7 +123,7 @@ def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> 
     if shape is None or len(shape) != MATRIX:
         return
     new = max(shape[1] - generation.prompt_length, 0)
-    call.add_tokens(None, _generated_tokens(sequences, new, generation.eos_token_ids))
+    call.add_tokens(None, _generated_tokens(sequences, new, generation))
     if new and meter.steps:
         # A generation of one token has no later step: its first token is there when it ends.
         first_token_ns = meter.first_token_ns if meter.first_token_ns is not None else ended_ns
@@ -120,15 +133,19 @@ def _note(call: OpenCall, generation: Generation, meter: Meter, result: Any) -> 
             call.add_stage(semconv.DECODE, first_token_ns, ended_ns)
 
 
-def _generated_tokens(sequences: Any, new: int, eos_token_ids: tuple[int, ...]) -> int:
+def _generated_tokens(sequences: Any, new: int, generation: Generation) -> int:
     """Tokens after the prompt, over all rows; what pads a row after its end is not one."""
     rows: int = sequences.shape[0]
-    if rows == 1 or new == 0 or not eos_token_ids or sequences.device.type != "cpu":
+    if rows == 1 or new == 0 or sequences.device.type != "cpu":
         return rows * new
     torch = sys.modules["torch"]
-    is_end = torch.isin(sequences[:, -new:], torch.tensor(eos_token_ids, dtype=sequences.dtype))
-    ended_before = is_end.cumsum(dim=1) - is_end.long()
-    return int((ended_before == 0).sum())
+    tail = sequences[:, -new:]
+    is_end = torch.isin(tail, torch.tensor(generation.eos_token_ids, dtype=sequences.dtype))
+    counted = is_end.cumsum(dim=1) - is_end.long() == 0
+    if generation.pad_token_id is not None and generation.pad_token_id not in generation.eos_token_ids:
+        # Rows may also end by a criterion of the host's, and then only their padding shows it.
+        counted &= (tail != generation.pad_token_id).flip(1).cumsum(dim=1).flip(1) > 0
+    return int(counted.sum())
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str) -> Any:

@@ -8,6 +8,8 @@ replaces the frame of torch's own dispatcher.
 from __future__ import annotations
 
 import functools
+import sys
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from wrapt import register_post_import_hook
@@ -44,16 +46,22 @@ def _wrap(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callab
     return wrapper
 
 
-def _dispatching(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:
+def _dispatching(original: Callable[..., Any], outermost: Callable[..., Any]) -> Callable[..., Any]:  # noqa: C901 - written out for speed
     get = current.get
 
     def seldom(call: OpenCall, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In a call that has ended, or at the very module that a call watches."""
         if call.watched is ENDED:
             return outermost(original, module, args, kwargs)
-        if call.meter is not None:
-            call.meter.step()
+        meter = call.meter
+        if meter is not None:
+            # `Meter.step` written out: under torch.compile each function called here would be a frame to compile.
+            if meter.steps == meter.prefill_steps:
+                meter.first_token_ns = perf_counter_ns()
+            meter.steps += 1
         return original(module, *args, **kwargs)
+
+    hide_frames_of(seldom)
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         call = get()
@@ -99,15 +107,29 @@ def _hide_from_dynamo(wrapper: Any, original: Any) -> None:
     The compiler is imported late, if ever: the hook waits for it.
     """
     wrapper._torchdynamo_inline = original
-    code = wrapper.__code__  # shared by every wrapper made here, so once per process is enough
-    if code not in _hidden:
-        _hidden.add(code)
-        register_post_import_hook(lambda module: _skip(module, code), "torch._dynamo.eval_frame")
+    hide_frames_of(wrapper)
 
 
 _hidden: set[CodeType] = set()
 
 
+def hide_frames_of(function: Any) -> None:
+    """Have torch's compiler pass over the frames of `function`, not over those it calls."""
+    code = function.__code__  # shared by every closure made of it, so once per process is enough
+    if code not in _hidden:
+        _hidden.add(code)
+        register_post_import_hook(lambda module: _skip(module, code), "torch._dynamo.eval_frame")
+
+
 def _skip(eval_frame: Any, code: CodeType) -> None:
     with guard.guarded("torch.compile"):
         eval_frame.skip_code(code)
+
+
+def frame_is_compiled() -> bool:
+    """Whether torch's compiler looks at the frames of this thread now, as under `torch.compile(model.__call__)`.
+
+    What is called from here would become a frame to compile; the caller has to do nothing but go on.
+    """
+    ask = getattr(sys.modules["torch._C"]._dynamo.eval_frame, "get_eval_frame_callback", None)
+    return ask is not None and ask() is not None

@@ -75,6 +75,15 @@ def token_count(ids: Any, mask: Any = None) -> int | None:
     if shape is None or len(shape) != MATRIX or "int" not in str(read(ids, "dtype")):
         return None
     device = read(mask, "device")
-    if shape_of(mask) == shape and getattr(device, "type", device) == "cpu":
-        return int(mask.sum())
+    if shape_of(mask) == shape and getattr(device, "type", device) == "cpu" and _is_whole(mask):
+        try:
+            return int(mask.sum())
+        except Exception:  # noqa: BLE001 - inside a transform a tensor has no value to read
+            return math.prod(shape)
     return math.prod(shape)
+
+
+def _is_whole(mask: Any) -> bool:
+    """Whether a mask counts by ones and zeros; one to be added to scores does not."""
+    kind = str(read(mask, "dtype"))
+    return "int" in kind or "bool" in kind

@@ -86,13 +86,12 @@ def _wrap_run_async(outlet: Outlet, original: Callable[..., Any]) -> Callable[..
             args = (*args[:_CALLBACK], ending, *args[_CALLBACK + 1 :])
         else:
             kwargs["callback"] = ending
+        sink.leave(call)  # before it runs: the callback may come first, on its own thread
         try:
-            result = original(self, *args, **kwargs)
+            return original(self, *args, **kwargs)
         except BaseException as error:
             sink.end(call, error)
             raise
-        sink.leave(call)
-        return result
 
     return run_async
 

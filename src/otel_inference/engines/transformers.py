@@ -65,7 +65,7 @@ def _wrap_generate(outlet: Outlet, original: Callable[..., Any]) -> Callable[...
     def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         sink = outlet.sink
         outer = running_call()
-        if sink is None or (outer is not None and (outer is SILENT or outer.watched is not None)):
+        if sink is None or (outer is not None and (outer is SILENT or _generation.running.get())):
             return original(self, *args, **kwargs)
         generation = _describe(self, args, kwargs)
         if outer is not None:
@@ -116,7 +116,8 @@ def _wrap_pipeline(outlet: Outlet, original: Callable[..., Any]) -> Callable[...
         call = _begin_pipeline(sink, self, inputs)
         note = _note_pipeline
         if call is not None and outlet.capture_content and self.task == "text-generation":
-            call.content = _content.of_inputs(inputs)
+            with guard.guarded("content"):
+                call.content = _content.of_inputs(inputs)
             note = _note_pipeline_with_content
         return measured(sink, call, original, (self, *args), kwargs, note_result=note, goes_on=_is_stream)
 
@@ -127,8 +128,6 @@ def _note_pipeline(call: OpenCall, result: Any) -> None:  # noqa: ARG001 - one o
     """Add the stage after the forward, where there was one forward: several overlap with other stages."""
     if call.forwards == 1:
         call.add_stage(semconv.POSTPROCESS, call.forward_ended_ns, perf_counter_ns())
-    elif call.forwards > 1:
-        call.drop_stage(semconv.PREPROCESS)
 
 
 def _note_pipeline_with_content(call: OpenCall, result: Any) -> None:
@@ -205,6 +204,8 @@ def _add_forward(call: OpenCall, started_ns: int) -> None:
     if call.first_token_ns is None:  # a generation inside has stages of its own
         call.add_stage(semconv.STAGE_FORWARD, started_ns, call.forward_ended_ns)
     call.forwards += 1
+    if call.forwards > 1:
+        call.drop_stage(semconv.PREPROCESS)  # that of the others cannot be told from what is around it
 
 
 def _add_input_size(call: OpenCall, pipeline: Any, model_inputs: Any) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from threading import local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import StatusCode
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.sdk.trace import ReadableSpan
-
-_seen = local()
-"""The span that a processor of ours has judged last on this thread: several may be attached."""
 
 
 class HealthSpanProcessor(SpanProcessor):
@@ -56,13 +52,7 @@ class HealthSpanProcessor(SpanProcessor):
         scope = span.instrumentation_scope
         if scope is not None and scope.name == semconv.SCOPE:
             return True
-        context = span.context
-        last: Any = getattr(_seen, "span", None)
-        identity = None if context is None else (context.span_id, id(self._health))
-        if identity is not None and last == identity:
-            return True
-        _seen.span = identity
-        return False
+        return span.context is not None and not self._health.is_first_look(span.context.span_id)
 
     def _judge(self, span: ReadableSpan, model: str) -> None:
         if span.start_time is None or span.end_time is None:

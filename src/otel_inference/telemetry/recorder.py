@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 from otel_inference import guard, semconv
 from otel_inference.call import ENDED, OpenCall
 from otel_inference.naming import NameLimit
-from otel_inference.nesting import current
+from otel_inference.nesting import SILENT, current
 from otel_inference.telemetry import spans
 from otel_inference.telemetry.writer import CallWriter
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _SUPPRESS_KEY_OF_OLD: Final = "suppress_instrumentation"
 """What `suppress_instrumentation()` sets besides its own key; asked directly, as each call has to."""
+
+_MAX_OPERATIONS: Final = 100
+"""Names of operations kept apart; those of the engines are few, those of `observe()` are the user's."""
 
 _MAX_LATE: Final = 256
 """Calls that may wait for their accelerator; beyond, the oldest is written without its device time."""
@@ -95,7 +98,7 @@ class Recorder:
     ) -> None:
         self._tracer = tracer
         self._instruments = instruments
-        self.writer = CallWriter(self._write, on_start=on_first_call)
+        self.writer = CallWriter(self._write, on_start=on_first_call, each_round=self.close_late, at_exit=self.stop)
         self._health = health
         self._version_of = version_of
         self._lock = Lock()
@@ -104,7 +107,9 @@ class Recorder:
         self._late: deque[tuple[_RecordedCall, int]] = deque()
         """Calls that have ended and are not written yet, with the time of their end."""
         self.stage_spans = stage_spans
-        self._names = NameLimit(max_models)
+        self._names = health.names
+        self._names.limit = max_models
+        self._operations = NameLimit(_MAX_OPERATIONS)
 
     def begin(
         self,
@@ -136,11 +141,26 @@ class Recorder:
                 call.request = request
             if operation != semconv.LOAD and series.model not in self._warm:
                 call.cold = self._first_of(series.model)
-            self._open(call, parent)
+            self._open_or_undo(call, parent)
         except Exception:  # noqa: BLE001 - the host's call goes on uncounted
             guard.failed("begin")
             return None
         return call
+
+    def _open_or_undo(self, call: _RecordedCall, parent: otel_context.Context) -> None:
+        before = current.get()
+        # What a span processor or a sampler calls is no call of the host's.
+        current.set(SILENT)
+        call.token = None
+        try:
+            self._open(call, parent)
+        except BaseException:
+            # A signal may come at any point: nothing of a call that was not begun may stay current.
+            call.series.running.discard(call)
+            if call.token is not None:
+                otel_context.detach(call.token)
+            current.set(before)
+            raise
 
     def _open(self, call: _RecordedCall, parent: otel_context.Context) -> None:
         series = call.series
@@ -154,6 +174,7 @@ class Recorder:
             start_time=call.started_unix_ns,
         )
         call.context = set_span_in_context(call.span, parent)
+        current.set(None)
         self.enter(call)
         call.started_ns = perf_counter_ns()
         series.running.add(call)
@@ -166,11 +187,14 @@ class Recorder:
 
     def leave(self, call: _RecordedCall) -> None:
         """Make current again what was before `enter`."""
-        if call.token is not None:
-            token, call.token = call.token, None
+        if call.token is None:
+            return
+        token, call.token = call.token, None
+        # Ended elsewhere than it was begun, in another task or thread, there is nothing to put back here.
+        if current.get() is call:
             current.set(call.before)
-            call.before = None
             otel_context.detach(token)
+        call.before = None
 
     def end(self, call: _RecordedCall, error: BaseException | None = None) -> None:
         """See `protocols.CallSink.end`."""
@@ -178,21 +202,15 @@ class Recorder:
         if not _claim(call):
             return
         try:
-            if call.timer is not None and error is None and self._waits_for_device(call, ended_ns):
-                return
+            if call.timer is not None:
+                call.timer.stop()
+                if error is None and call.timer.waits():
+                    self.leave(call)
+                    self._late.append((call, ended_ns))
+                    return
             self._close(call, ended_ns, error)
         except Exception:  # noqa: BLE001 - the host has its result already
             guard.failed("end")
-
-    def _waits_for_device(self, call: _RecordedCall, ended_ns: int) -> bool:
-        """Put a call off whose device time is not known yet; nobody waits for it."""
-        assert call.timer is not None
-        call.timer.stop()
-        if call.timer.elapsed_s() is not None:
-            return False
-        self.leave(call)
-        self._late.append((call, ended_ns))
-        return True
 
     def abandon(self, call: _RecordedCall) -> None:
         """See `protocols.CallSink.abandon`.
@@ -202,6 +220,7 @@ class Recorder:
         """
         ended_ns = perf_counter_ns()
         if _claim(call):
+            call.timer = None
             self._late.append((call, ended_ns))
 
     def close_late(self, *, wait: bool = True) -> None:
@@ -213,7 +232,7 @@ class Recorder:
         with suppress(IndexError):  # another thread may take the last one
             while self._late:
                 timer = self._late[0][0].timer
-                if wait and timer is not None and timer.elapsed_s() is None and len(self._late) < _MAX_LATE:
+                if wait and timer is not None and timer.waits() and len(self._late) < _MAX_LATE:
                     return
                 call, ended_ns = self._late.popleft()
                 with guard.guarded("end"):
@@ -221,19 +240,24 @@ class Recorder:
 
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
         ended_unix_ns = call.started_unix_ns + ended_ns - call.started_ns
+        self.leave(call)
+        before = current.get()
+        current.set(SILENT)  # what a span processor calls is no call of the host's
         try:
-            self.leave(call)
             if error is not None:
                 call.error_type = spans.error_type(error)
             if call.model != call.series.model:
                 self._rename(call)
+            self.writer.put(call, ended_ns)
             if call.span.is_recording():
                 _describe_end(call, error, ended_unix_ns)
                 if self.stage_spans and call.stages is not None:
                     self._write_stages(call, call.stages)
-            self.writer.put(call, ended_ns)
         finally:
-            call.span.end(ended_unix_ns)
+            try:
+                call.span.end(ended_unix_ns)
+            finally:
+                current.set(before)
 
     def _write(self, call: _RecordedCall, ended_ns: int) -> None:
         """Add an ended call to the metrics and to its model's health; off the path of the call."""
@@ -278,12 +302,15 @@ class Recorder:
     def _series_of(self, engine: str, operation: str, model: str) -> _Series:
         with self._lock:
             name = self._names.admit(model)
+            operation = self._operations.admit(operation)
             series = self._series.get((engine, operation, name))
             if series is None:
                 statistics = None if operation == semconv.LOAD else self._health.of(name)
                 series = _Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
                 self._series[engine, operation, name] = series
-            return series
+        # With no lock held: a log handler may do anything, also call a model.
+        self._names.warn_once()
+        return series
 
     def _first_of(self, model: str) -> bool:
         with self._lock:
@@ -342,8 +369,16 @@ def _describe_end(call: _RecordedCall, error: BaseException | None, ended_unix_n
     if attributes:
         call.span.set_attributes(attributes)
     if error is not None:
-        call.span.record_exception(error, timestamp=ended_unix_ns, escaped=True)
-        call.span.set_status(Status(StatusCode.ERROR, str(error)))
+        call.span.set_status(Status(StatusCode.ERROR, _text_of(error)))
+        with guard.guarded("exception"):  # an exception may fail to say what it is
+            call.span.record_exception(error, timestamp=ended_unix_ns, escaped=True)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the host's own class, doing what it likes
+        return f"{type(error).__name__} (its text cannot be had)"
 
 
 def _begun_as(call: OpenCall) -> tuple[Any, ...]:

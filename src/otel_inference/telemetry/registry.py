@@ -7,9 +7,10 @@ calls, recorded or not, and `HealthSpanProcessor` with the spans of other instru
 
 from __future__ import annotations
 
-from threading import Lock
+from collections import OrderedDict
+from threading import Lock, RLock
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otel_inference.health.concurrency import Concurrency
 from otel_inference.health.horizon import HorizonCounts
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from otel_inference.health.window import WindowSnapshot
 
 
+_REMEMBERED_SPANS: Final = 1024
+
+
 class ModelStatistics:
     """One model's window, horizons and calls in flight, behind one lock."""
 
@@ -29,7 +33,7 @@ class ModelStatistics:
 
     def __init__(self, width_s: float, clock: Callable[[], float], born_s: float) -> None:
         self._clock = clock
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may ask for health on top of a call that is being added
         self._window = SlidingWindow(width_s=width_s, born_s=born_s)
         self._concurrency = Concurrency(width_s=width_s, born_s=born_s)
         self._horizons = HorizonCounts()
@@ -84,8 +88,10 @@ class HealthRegistry:
         self._width_s = width_s
         self._clock = clock
         self._lock = Lock()
-        self._names = NameLimit(max_models)
+        self.names = NameLimit(max_models)
+        """One limit for the models of our own calls and of other instrumentations' spans."""
         self._models: dict[str, ModelStatistics] = {}
+        self._judged: OrderedDict[int, None] = OrderedDict()
 
     def now_s(self) -> float:
         """The present on the registry's clock."""
@@ -102,11 +108,21 @@ class HealthRegistry:
         if found is not None:
             return found
         with self._lock:
-            name = self._names.admit(model)
+            name = self.names.admit(model)
             found = self._models.get(name)
             if found is None:
                 found = self._models[name] = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
-            return found
+        self.names.warn_once()
+        return found
+
+    def is_first_look(self, span_id: int) -> bool:
+        """Whether a span is seen for the first time: several processors may be attached."""
+        with self._lock:
+            first = span_id not in self._judged
+            self._judged[span_id] = None
+            if len(self._judged) > _REMEMBERED_SPANS:
+                self._judged.popitem(last=False)
+            return first
 
     def models(self) -> dict[str, ModelStatistics]:
         """All statistics by name, as they are now."""
@@ -116,7 +132,7 @@ class HealthRegistry:
         """Begin anew, with these bounds."""
         with self._lock:
             self._width_s = width_s
-            self._names = NameLimit(max_models)
+            self.names = NameLimit(max_models)
             self._models = {}
 
     def reset_after_fork(self) -> None:

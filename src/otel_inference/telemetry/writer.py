@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_QUEUED: Final = 2048
+_PATIENCE_S: Final = 2.0
 _BATCH: Final = 32
 """Calls written at a time, so that a fork, which has to wait for that, waits for a millisecond."""
+_ROUND_S: Final = 1.0
 _REST_S: Final = 0.05
 """Between two rounds, so that under load a round takes many calls and the thread wakes seldom."""
 
@@ -35,11 +37,22 @@ class CallWriter:
     Args:
         write: Writes one call that ended at a time given in nanoseconds of `time.perf_counter_ns`.
         on_start: Called on the thread when it begins, for what the first call is to set off.
+        each_round: Called on the thread before it writes, and once a second.
+        at_exit: Called when the interpreter exits; default: `stop`.
     """
 
-    def __init__(self, write: Callable[[Any, int], None], *, on_start: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        write: Callable[[Any, int], None],
+        *,
+        on_start: Callable[[], None] = lambda: None,
+        each_round: Callable[[], None] = lambda: None,
+        at_exit: Callable[[], None] | None = None,
+    ) -> None:
         self._write = write
         self._on_start = on_start
+        self._each_round = each_round
+        self._at_exit = at_exit if at_exit is not None else self.stop
         self._queue: deque[tuple[Any, int]] = deque()
         self._stopped = False
         self._begin_anew()
@@ -67,13 +80,19 @@ class CallWriter:
         """Write all that is queued, and return when it is."""
         # As many as there are now: other threads may put calls in as fast as they are taken out.
         remaining = len(self._queue)
-        while remaining > 0 and self._queue:
-            with self._writing:
+        while remaining > 0 and self._queue and self._acquire():
+            try:
                 for _ in range(min(_BATCH, len(self._queue))):
                     self._guarded_write(*self._queue.popleft())
+            finally:
+                self._writing.release()
             remaining -= _BATCH
-        with self._writing:
-            return  # what another thread took out before is written now
+        if self._acquire():  # what another thread took out before is written now
+            self._writing.release()
+
+    def _acquire(self) -> bool:
+        """Wait for who writes, but not for ever: a signal handler may flush on top of that very thread."""
+        return self._writing.acquire(timeout=_PATIENCE_S)
 
     def stop(self) -> None:
         """Write what is queued, end the thread, and write everything later at once."""
@@ -108,18 +127,24 @@ class CallWriter:
         with self._writing:
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="otel-inference-writer", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no thread can be had: at exit, or at a limit of the system
+                    self._stopped = True
+                    self.drain()
+                    return
                 # Registered after the SDK's own, hence run before its last collection.
-                atexit.register(self.stop)
+                atexit.register(self._at_exit)
 
     def _run(self) -> None:
         wake = self._wake
         with guard.guarded("start"):
             self._on_start()
         while not self._stopped:
-            wake.wait()
-            if not self._stopped:
+            if wake.wait(_ROUND_S) and not self._stopped:
                 sleep(_REST_S)
             wake.clear()
+            with guard.guarded("round"):
+                self._each_round()
             self.drain()
-        atexit.unregister(self.stop)
+        atexit.unregister(self._at_exit)
