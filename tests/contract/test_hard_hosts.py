@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextvars
 import gc
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.sdk.trace.sampling import Sampler
 
 from otel_inference import Config, HealthSpanProcessor, force_flush, guard, health, nesting, observe
 from otel_inference.testing import recorded
@@ -158,35 +158,25 @@ class AlarmError(Exception):
 def test_lets_a_hosts_alarm_through(linear):
     """An exception that a signal handler raises while our code runs reaches the host, and nothing stays current."""
 
-    rang = []
+    class Interrupted(Sampler):
+        def should_sample(self, *_, **__):
+            signal.raise_signal(signal.SIGUSR1)
+
+        def get_description(self):
+            return "interrupted"
 
     def ring(_signum, _frame):
-        rang.append(1)
         raise AlarmError
 
-    before = signal.signal(signal.SIGVTALRM, ring)
-    raised, left = 0, 0
+    before = signal.signal(signal.SIGUSR1, ring)
     try:
-        with recorded() as telemetry:
-            for number in range(150):
-                try:
-                    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0005 + number % 10 * 0.0001)
-                    end_s = time.perf_counter() + 0.02
-                    while time.perf_counter() < end_s:
-                        linear(ROWS)
-                except AlarmError:
-                    raised += 1
-                finally:
-                    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-                left += nesting.running_call() is not None
-                nesting.current.set(None)
-            assert sum(point.value for point in telemetry.points("inference.active_calls")) <= 5
+        with recorded(sampler=Interrupted()) as telemetry:
+            with pytest.raises(AlarmError):
+                linear(ROWS)
+            assert nesting.current.get() is None
+            assert [point.value for point in telemetry.points("inference.active_calls")] == [0]
     finally:
-        signal.signal(signal.SIGVTALRM, before)
-        guard._errors.clear()
-
-    assert raised == len(rang) > 50
-    assert left <= 5
+        signal.signal(signal.SIGUSR1, before)
 
 
 class CallsAModel(SpanProcessor):

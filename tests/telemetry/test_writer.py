@@ -139,6 +139,7 @@ def test_writes_what_is_left_at_exit():
 FORKS = """
 import os, threading, warnings
 warnings.simplefilter("ignore")
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from otel_inference import Config, observe
 from otel_inference.testing import recorded
 
