@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
+from opentelemetry import trace
 
 from otel_inference import guard, nesting, runtime
 from otel_inference.config import Config
@@ -24,6 +25,7 @@ def _nothing_left():
     runtime.uninstrument()
     guard.set_strict(strict=False)
     assert nesting.current.get() is None
+    assert not trace.get_current_span().get_span_context().is_valid
     assert guard.error_counts() == before
 
 

@@ -440,7 +440,8 @@ def test_counts_a_load_inside_a_call(telemetry, bert):
     from transformers import AutoModel
 
     with observe("server", "request"):
-        AutoModel.from_pretrained(bert)
+        model = AutoModel.from_pretrained(bert)
+        model(IDS % 8)  # still a part of the request
 
     load, request = telemetry.spans()
     assert load.parent.span_id == request.context.span_id

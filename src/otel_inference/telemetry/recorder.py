@@ -153,7 +153,7 @@ class Recorder:
         current.set(SILENT)
         call.token = None
         try:
-            self._open(call, parent)
+            self._open(call, parent, before)
         except BaseException:
             # A signal may come at any point: nothing of a call that was not begun may stay current.
             call.series.running.discard(call)
@@ -162,7 +162,7 @@ class Recorder:
             current.set(before)
             raise
 
-    def _open(self, call: _RecordedCall, parent: otel_context.Context) -> None:
+    def _open(self, call: _RecordedCall, parent: otel_context.Context, before: OpenCall | None) -> None:
         series = call.series
         call.begun_as = _begun_as(call)
         call.started_unix_ns = time_ns()
@@ -174,7 +174,7 @@ class Recorder:
             start_time=call.started_unix_ns,
         )
         call.context = set_span_in_context(call.span, parent)
-        current.set(None)
+        current.set(before)
         self.enter(call)
         call.started_ns = perf_counter_ns()
         series.running.add(call)
