@@ -1,0 +1,1 @@
+"""Telling people and other systems of findings, without ever holding up or breaking anything."""
