@@ -45,6 +45,45 @@ class CallSink(Protocol):
         ...
 
 
+class Permit(Protocol):
+    """A place that a limiter gave to one call."""
+
+    @property
+    def waited_s(self) -> float:
+        """How long the call waited for it."""
+        ...
+
+    def release(self, *, ok: bool = True) -> None:
+        """Give it back; only the first time counts. Not from a finalizer: it may lock.
+
+        Args:
+            ok: Whether the call's duration says something of the service (it did not fail, it was not cold).
+        """
+        ...
+
+
+class Limiter(Protocol):
+    """Decides how many calls run at once. See `maintenance.limiter.AdaptiveLimiter`."""
+
+    def acquire(self, model: str, size: int | None = None) -> Permit:
+        """A place for one call; waits where that leaves a chance to meet its deadline.
+
+        In a thread that runs an event loop it never waits: what would free a place may need that loop.
+
+        Args:
+            model: The model called, for messages.
+            size: Tokens or elements of the input, where known.
+
+        Raises:
+            OverloadedError: If there is no place in time.
+        """
+        ...
+
+    async def acquire_async(self, model: str, size: int | None = None) -> Permit:
+        """Like `acquire`, without blocking the event loop."""
+        ...
+
+
 class Outlet:
     """What the wrappers of one engine hold for as long as the process lives.
 
