@@ -8,7 +8,7 @@ import logging
 
 from rich.console import Console
 
-from benchmarks import report, startup
+from benchmarks import judging, report, startup
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
     console = Console(width=140, highlight=False)
     _calls(console, options.only, budget_s=1.6 if options.quick else 14.0)
     if options.only is None:
+        _judging(console)
         _start(console, budget_s=3.0 if options.quick else 22.0)
 
 
@@ -49,6 +50,13 @@ def _calls(console: Console, only: str | None, budget_s: float) -> None:
     console.print(table)
     if others.rows:
         console.print(others)
+
+
+def _judging(console: Console) -> None:
+    console.print("measuring health ...")
+    table = report.others_table("Health")
+    judging.add_judging(table)
+    console.print(table)
 
 
 def _start(console: Console, budget_s: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from math import ceil, log
 from typing import Final
 
 RELATIVE_ERROR: Final = 0.01
@@ -48,12 +49,10 @@ class QuantileSketch:
         Args:
             value: Seconds. What is no number of seconds (negative, NaN) is counted as the shortest.
         """
-        self._counts[bucket_of(value)] += 1
-        self.count += 1
-
-    def add_bucket(self, bucket: int) -> None:
-        """Count one duration whose bucket is known (`bucket_of`)."""
-        self._counts[bucket] += 1
+        if SMALLEST_S < value < LARGEST_S:
+            self._counts[ceil(log(value) * _PER_LOG) - _FIRST] += 1
+        else:
+            self._counts[BUCKETS - 1 if value >= LARGEST_S else 0] += 1
         self.count += 1
 
     def merge(self, other: QuantileSketch) -> None:
@@ -110,12 +109,3 @@ class QuantileSketch:
             if len(found) == len(ranks):
                 break
         return tuple(found)
-
-
-def bucket_of(value: float) -> int:
-    """Index of the bucket that a duration in seconds is counted in."""
-    if not value > SMALLEST_S:
-        return 0
-    if value >= LARGEST_S:
-        return BUCKETS - 1
-    return math.ceil(math.log(value) * _PER_LOG) - _FIRST

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from math import log, log2
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STRETCH_S: Final = 10.0
+MAX_SIZES: Final = 16
+"""Classes kept apart in one stretch, so that its memory is bounded; calls of further ones are of unknown size."""
+_SHORTEST_S: Final = 1e-9
+_UNKNOWN: Final = -1
 
 
 class Exemplar(NamedTuple):
@@ -20,7 +24,10 @@ class Exemplar(NamedTuple):
 
 
 class SizeKey(NamedTuple):
-    """Class of a call's size: floor(2 log2 n) of its input, and of its output tokens; -1 where unknown."""
+    """Class of a call's size: `size_class` of its input, and of its output tokens.
+
+    Where both are known both are rounded down to even ones, whole powers of two, for pairs are many.
+    """
 
     input_class: int
     output_class: int
@@ -48,7 +55,7 @@ class Stretch:
         calls: Calls that ended, failed and rejected ones included.
         errors: Calls that failed, rejected ones included.
         rejected: Calls that a limiter turned away.
-        cold: First calls.
+        cold: Successful first calls.
         duration_s: Sum of the durations of successful warm calls.
         queue_s: Sum of the time that calls waited before they were worked on.
         max_s: Longest successful warm call.
@@ -88,28 +95,38 @@ class Stretch:
     ) -> None:
         """Count one ended call; see the attributes."""
         self.calls += 1
-        self.queue_s += queue_s
-        if cold:
-            self.cold += 1
+        if queue_s:
+            self.queue_s += queue_s
         if failed:
             self.errors += 1
             self.rejected += rejected
             self.failed = exemplar or self.failed
-        elif not cold:
+        elif cold:
+            self.cold += 1
+        else:
             self.duration_s += duration_s
             if duration_s > self.max_s:
                 self.max_s = duration_s
                 self.slowest = exemplar or self.slowest
-            key = SizeKey(size_class(input_size), size_class(output_tokens))
-            totals = self.by_size.get(key)
+            if output_tokens is None:
+                key = (size_class(input_size), _UNKNOWN)
+            else:
+                key = (_UNKNOWN if input_size is None else size_class(input_size) & ~1, size_class(output_tokens) & ~1)
+            # A plain tuple is equal to a named one, and cheaper to make.
+            totals = self.by_size.get(key)  # type: ignore[call-overload]
             if totals is None:
-                totals = self.by_size[key] = SizeTotals()
-            service_s = max(duration_s - queue_s, 1e-9)
-            log = math.log(service_s)
+                totals = self._totals_of(SizeKey(*key))
+            service_s = duration_s - queue_s
+            logarithm = log(service_s if service_s > _SHORTEST_S else _SHORTEST_S)  # noqa: FURB136 - half the time of max()
             totals.calls += 1
             totals.service_s += service_s
-            totals.log_service += log
-            totals.log_square += log * log
+            totals.log_service += logarithm
+            totals.log_square += logarithm * logarithm
+
+    def _totals_of(self, key: SizeKey) -> SizeTotals:
+        if len(self.by_size) >= MAX_SIZES:
+            key = SizeKey(_UNKNOWN, _UNKNOWN)
+        return self.by_size.setdefault(key, SizeTotals())
 
     def add_stages(self, stage_ns: Mapping[str, int]) -> None:
         """Add the nanoseconds that one call spent in its stages."""
@@ -124,5 +141,5 @@ def size_class(size: int | None) -> int:
     [-1, 0, 0, 2, 3, 4]
     """
     if size is None:
-        return -1
-    return 0 if size < 1 else int(2 * math.log2(size))
+        return _UNKNOWN
+    return int(2 * log2(size)) if size >= 1 else 0

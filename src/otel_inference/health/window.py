@@ -1,8 +1,8 @@
 """What happened in the last W seconds, as a ring of sub-windows that calls leave smoothly.
 
-Sub-window i holds the calls that ended from i w to (i + 1) w seconds. Totals are kept running:
-when a sub-window expires, what it counted is subtracted, so that asking costs the same however
-many calls there were.
+Sub-window i holds the calls that ended from i w to (i + 1) w seconds. A call is counted in the
+latest one only. When that is over its counts join the totals, and when it expires they are
+subtracted again, so that asking costs the same however many calls there were.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass
+from math import log2
 from typing import Final
 
-from otel_inference.health.sketch import QuantileSketch, bucket_of
+from otel_inference.health.sketch import QuantileSketch
 
 Z_95: Final = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
@@ -121,6 +122,35 @@ class _Slot:
         self.calls = self.errors = self.warm_calls = self.warm_total_ns = 0
         self.max_s = 0.0
 
+    def merge(self, other: _Slot) -> None:
+        self.calls += other.calls
+        self.errors += other.errors
+        if other.warm_calls:
+            self.warm_calls += other.warm_calls
+            self.warm_total_ns += other.warm_total_ns
+            self.sketch.merge(other.sketch)
+            for size_class, calls in enumerate(other.size_calls):
+                if calls:
+                    self.size_calls[size_class] += calls
+                    self.size_ns[size_class] += other.size_ns[size_class]
+
+    def subtract(self, other: _Slot) -> None:
+        self.calls -= other.calls
+        self.errors -= other.errors
+        if other.warm_calls:
+            self.warm_calls -= other.warm_calls
+            self.warm_total_ns -= other.warm_total_ns
+            self.sketch.subtract(other.sketch)
+            for size_class, calls in enumerate(other.size_calls):
+                if calls:
+                    self.size_calls[size_class] -= calls
+                    self.size_ns[size_class] -= other.size_ns[size_class]
+
+    def copy(self) -> _Slot:
+        other = _Slot()
+        other.merge(self)
+        return other
+
 
 class SlidingWindow:
     """Counts and durations of the last `width_s` seconds.
@@ -145,8 +175,9 @@ class SlidingWindow:
         self._slots = [_Slot() for _ in range(slots)]
         self._born_s = born_s
         self._latest_s = born_s
-        self._index = math.floor(born_s / self._slot_s)
-        self._total = _Slot()
+        self._turn_to(math.floor(born_s / self._slot_s))
+        self._completed = _Slot()
+        """All sub-windows but the latest."""
 
     def add(
         self,
@@ -166,35 +197,33 @@ class SlidingWindow:
             cold: Whether it was a first call; it counts as a call, and its duration is kept apart.
             size: Tokens or elements of its input, if known.
         """
-        self._advance(at_s)
-        slot, total = self._slots[self._index % len(self._slots)], self._total
+        if at_s > self._latest_s:
+            if at_s < self._slot_ends_s:
+                self._latest_s = at_s
+            else:
+                self._advance(at_s)
+        slot = self._latest
         slot.calls += 1
-        total.calls += 1
         if failed:
             slot.errors += 1
-            total.errors += 1
         if cold:
             return
-        bucket = bucket_of(duration_s)
-        slot.sketch.add_bucket(bucket)
-        total.sketch.add_bucket(bucket)
+        slot.warm_calls += 1
+        slot.sketch.add(duration_s)
         # Whole nanoseconds, so that adding and subtracting for days leaves no rounding behind.
         duration_ns = int(duration_s * 1e9)
-        slot.warm_calls += 1
-        total.warm_calls += 1
         slot.warm_total_ns += duration_ns
-        total.warm_total_ns += duration_ns
         slot.max_s = max(slot.max_s, duration_s)
         if size is not None:
-            size_class = _size_class(size)
-            for counts in (slot, total):
-                counts.size_calls[size_class] += 1
-                counts.size_ns[size_class] += duration_ns
+            index = _size_class(size)
+            slot.size_calls[index] += 1
+            slot.size_ns[index] += duration_ns
 
     def snapshot(self, at_s: float) -> WindowSnapshot:
         """What the window holds at `at_s`; the snapshot goes its own way."""
         self._advance(at_s)
-        total = self._total
+        total = self._completed.copy()
+        total.merge(self._latest)
         return WindowSnapshot(
             covered_s=self._covered_s(),
             calls=total.calls,
@@ -202,7 +231,7 @@ class SlidingWindow:
             warm_calls=total.warm_calls,
             warm_total_s=total.warm_total_ns / 1e9,
             max_s=max(slot.max_s for slot in self._slots),
-            sketch=total.sketch.copy(),
+            sketch=total.sketch,
             by_size=tuple(
                 SizeClass(at_least=2 ** (index / 2) if index else 0, calls=calls, total_s=total.size_ns[index] / 1e9)
                 for index, calls in enumerate(total.size_calls)
@@ -216,34 +245,29 @@ class SlidingWindow:
         return self._latest_s - max(oldest_s, self._born_s)
 
     def _advance(self, at_s: float) -> None:
-        """Expire the sub-windows that `at_s` has left behind."""
+        """Complete the latest sub-window and expire those that `at_s` has left behind."""
         if at_s <= self._latest_s:
             return
         self._latest_s = at_s
+        if at_s < self._slot_ends_s:
+            return
+        self._completed.merge(self._latest)
         index = math.floor(at_s / self._slot_s)
-        expired = min(index - self._index, len(self._slots))
-        for step in range(1, expired + 1):
-            self._expire(self._slots[(self._index + step) % len(self._slots)])
-        self._index = index
+        for step in range(1, min(index - self._index, len(self._slots)) + 1):
+            expired = self._slots[(self._index + step) % len(self._slots)]
+            self._completed.subtract(expired)
+            expired.clear()
+        self._turn_to(index)
 
-    def _expire(self, slot: _Slot) -> None:
-        total = self._total
-        total.calls -= slot.calls
-        total.errors -= slot.errors
-        if slot.warm_calls:
-            total.warm_calls -= slot.warm_calls
-            total.warm_total_ns -= slot.warm_total_ns
-            total.sketch.subtract(slot.sketch)
-            for size_class, calls in enumerate(slot.size_calls):
-                if calls:
-                    total.size_calls[size_class] -= calls
-                    total.size_ns[size_class] -= slot.size_ns[size_class]
-        slot.clear()
+    def _turn_to(self, index: int) -> None:
+        self._index = index
+        self._latest = self._slots[index % len(self._slots)]
+        self._slot_ends_s = (index + 1) * self._slot_s
 
 
 def _size_class(size: int) -> int:
     """Index of the class of an input: floor(2 log2 size)."""
-    return 0 if size < 1 else min(int(2 * math.log2(size)), SIZE_CLASSES - 1)
+    return min(int(2 * log2(size)), SIZE_CLASSES - 1) if size >= 1 else 0
 
 
 def wilson_interval(failures: int, trials: int, z: float = Z_95) -> tuple[float, float]:

@@ -120,6 +120,9 @@ class Reading:
     gc_pause_max_s: float | None = None
     """The longest of them."""
 
+    interpreter_delay_s: float | None = None
+    """Median time by which short waits of our thread ended late: it waited for the interpreter, seldom for a processor."""
+
     accelerators: tuple[AcceleratorReading, ...] = ()
     torch_memory: tuple[TorchMemoryReading, ...] = ()
 

@@ -39,20 +39,17 @@ class HealthSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Judge one ended span."""
         try:
+            scope = span.instrumentation_scope
+            if scope is not None and scope.name == semconv.SCOPE:
+                return
             attributes = span.attributes
             if not attributes or not self._active():
                 return
             model = attributes.get(semconv.GEN_AI_MODEL) or attributes.get(semconv.MODEL)
-            if model is not None and not self._is_counted(span):
+            if model is not None and (span.context is None or self._health.is_first_look(span.context.span_id)):
                 self._judge(span, str(model))
         except Exception:  # noqa: BLE001 - it would reach the program that ended the span
             guard.failed("processor")
-
-    def _is_counted(self, span: ReadableSpan) -> bool:
-        scope = span.instrumentation_scope
-        if scope is not None and scope.name == semconv.SCOPE:
-            return True
-        return span.context is not None and not self._health.is_first_look(span.context.span_id)
 
     def _judge(self, span: ReadableSpan, model: str) -> None:
         if span.start_time is None or span.end_time is None:

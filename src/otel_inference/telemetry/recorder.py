@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_contex
 
 from otel_inference import guard, semconv
 from otel_inference.call import ENDED, OpenCall
+from otel_inference.health.stretch import Exemplar
 from otel_inference.naming import NameLimit
 from otel_inference.nesting import SILENT, current
 from otel_inference.telemetry import spans
@@ -264,8 +265,18 @@ class Recorder:
         record = call.closed(ended_ns)
         statistics = call.series.statistics
         if statistics is not None:
+            context = call.span.get_span_context()
             statistics.ended(
-                ended_ns / 1e9, record.duration_s, failed=record.failed, cold=record.cold, size=record.input_size
+                ended_ns / 1e9,
+                record.duration_s,
+                failed=record.failed,
+                cold=record.cold,
+                size=record.input_size,
+                output_tokens=None if record.usage is None else record.usage.output_tokens,
+                queue_s=0.0 if record.queue_ns is None else record.queue_ns / 1e9,
+                stage_ns=call.stage_ns,
+                device_s=record.device_duration_s,
+                exemplar=Exemplar(context.trace_id, context.span_id) if context.is_valid else None,
             )
         self._instruments.record(record, call.series.metric_attributes, call.context)
 

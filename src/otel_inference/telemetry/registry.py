@@ -7,29 +7,44 @@ calls, recorded or not, and `HealthSpanProcessor` with the spans of other instru
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from math import inf
 from threading import Lock, RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from otel_inference.health.concurrency import Concurrency
 from otel_inference.health.horizon import HorizonCounts
+from otel_inference.health.stretch import STRETCH_S, Stretch
 from otel_inference.health.window import SlidingWindow
 from otel_inference.naming import NameLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from otel_inference.health.stretch import Exemplar
     from otel_inference.health.window import WindowSnapshot
 
 
 _REMEMBERED_SPANS: Final = 1024
+_KEPT_STRETCHES: Final = 2
+"""What an evaluation that could not run for a while still finds, within the memory that a model may have."""
 
 
 class ModelStatistics:
-    """One model's window, horizons and calls in flight, behind one lock."""
+    """One model's window, horizons, stretches and calls in flight, behind one lock.
 
-    __slots__ = ("_clock", "_concurrency", "_horizons", "_lock", "_window", "calls", "errors")
+    Attributes:
+        calls: Calls ended since it was made.
+        errors: Failed ones of them.
+        slow_after_s: Latency objective: a successful call that takes longer counts as slow.
+        born_s: When its first call began, on the registry's clock.
+    """
+
+    __slots__ = (
+        "_clock", "_completed", "_concurrency", "_horizons", "_lock", "_stretch", "_window", "born_s", "calls",
+        "errors", "slow_after_s",
+    )  # fmt: skip
 
     def __init__(self, width_s: float, clock: Callable[[], float], born_s: float) -> None:
         self._clock = clock
@@ -37,10 +52,28 @@ class ModelStatistics:
         self._window = SlidingWindow(width_s=width_s, born_s=born_s)
         self._concurrency = Concurrency(width_s=width_s, born_s=born_s)
         self._horizons = HorizonCounts()
+        self._stretch = Stretch(born_s, born_s + STRETCH_S)
+        self._completed: deque[Stretch] = deque(maxlen=_KEPT_STRETCHES)
         self.calls = 0
         self.errors = 0
+        self.slow_after_s = inf
+        self.born_s = born_s
 
-    def ended(self, ended_s: float, duration_s: float, *, failed: bool, cold: bool, size: int | None) -> None:
+    def ended(  # noqa: PLR0913 - the facts of a call that something is computed from
+        self,
+        ended_s: float,
+        duration_s: float,
+        *,
+        failed: bool,
+        cold: bool,
+        size: int | None,
+        output_tokens: int | None = None,
+        queue_s: float = 0.0,
+        rejected: bool = False,
+        stage_ns: Mapping[str, int] | None = None,
+        device_s: float | None = None,
+        exemplar: Exemplar | None = None,
+    ) -> None:
         """A call has ended.
 
         Args:
@@ -49,11 +82,34 @@ class ModelStatistics:
             failed: Whether it failed.
             cold: Whether its duration says nothing about later ones.
             size: Tokens or elements of its input, if known.
+            output_tokens: Tokens it wrote, if it did.
+            queue_s: How long it waited before it was worked on.
+            rejected: Whether a limiter turned it away; it then counts as failed and in no latency.
+            stage_ns: Nanoseconds spent in its stages, where its engine tells them.
+            device_s: Seconds that an accelerator worked on it, if timed.
+            exemplar: Its span.
         """
         with self._lock:
-            self._window.add(ended_s, duration_s, failed=failed, cold=cold, size=size)
-            self._horizons.add(ended_s, failed=failed)
+            self._window.add(ended_s, duration_s, failed=failed, cold=cold or rejected, size=size)
+            self._horizons.add(ended_s, failed=failed, slow=duration_s > self.slow_after_s and not failed)
             self._concurrency.add(ended_s - duration_s, ended_s)
+            stretch = self._stretch
+            if ended_s >= stretch.ended_s:
+                stretch = self._next_stretch(ended_s)
+            stretch.add(
+                duration_s,
+                failed=failed,
+                rejected=rejected,
+                cold=cold,
+                input_size=size,
+                output_tokens=output_tokens,
+                queue_s=queue_s,
+                exemplar=exemplar,
+            )
+            if stage_ns is not None:
+                stretch.add_stages(stage_ns)
+            if device_s is not None:
+                stretch.device_s += device_s
             self.calls += 1
             self.errors += failed
 
@@ -71,6 +127,35 @@ class ModelStatistics:
         """Calls and errors of the last `horizon_s` seconds, at most six hours."""
         with self._lock:
             return self._horizons.counts(horizon_s, self._clock())
+
+    def slow_counts(self, horizon_s: float) -> tuple[int, int]:
+        """Successful calls of the last `horizon_s` seconds, and those of them slower than the objective."""
+        with self._lock:
+            return self._horizons.slow_counts(horizon_s, self._clock())
+
+    def take_stretches(self) -> tuple[Stretch, ...]:
+        """The stretches of ten seconds completed since this was last asked, idle ones too, oldest first.
+
+        After a long time without being asked only the latest are there.
+        """
+        with self._lock:
+            now_s = self._clock()
+            if now_s >= self._stretch.ended_s:
+                self._next_stretch(now_s)
+            taken = tuple(self._completed)
+            self._completed.clear()
+            return taken
+
+    def _next_stretch(self, at_s: float) -> Stretch:
+        self._completed.append(self._stretch)
+        idle = int((at_s - self._stretch.ended_s) / STRETCH_S)
+        ended_s = self._stretch.ended_s
+        for index in range(max(0, idle - _KEPT_STRETCHES), idle):
+            started_s = ended_s + index * STRETCH_S
+            self._completed.append(Stretch(started_s, started_s + STRETCH_S))
+        started_s = ended_s + idle * STRETCH_S
+        self._stretch = Stretch(started_s, started_s + STRETCH_S)
+        return self._stretch
 
 
 class HealthRegistry:
@@ -91,6 +176,8 @@ class HealthRegistry:
         self.names = NameLimit(max_models)
         """One limit for the models of our own calls and of other instrumentations' spans."""
         self._models: dict[str, ModelStatistics] = {}
+        self.slow_after: Callable[[str], float] = lambda _: inf
+        """Latency objective of a model in seconds, asked when its statistics are made."""
         self._judged: OrderedDict[int, None] = OrderedDict()
 
     def now_s(self) -> float:
@@ -111,7 +198,9 @@ class HealthRegistry:
             name = self.names.admit(model)
             found = self._models.get(name)
             if found is None:
-                found = self._models[name] = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
+                found = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
+                found.slow_after_s = self.slow_after(name)
+                self._models[name] = found
         self.names.warn_once()
         return found
 
