@@ -53,7 +53,9 @@ class Call:
     usage: Usage | None = None
     device_duration_s: float | None = None
     queue_ns: int | None = None
-    """How long the call waited before the engine began with it; `None` where nothing makes it wait."""
+    """How long the call waited before the engine began with it; `None` where nothing made it wait."""
+    rejected: bool = False
+    """Whether a limiter turned the call away; it then counts as failed."""
 
     @property
     def duration_s(self) -> float:
@@ -134,11 +136,14 @@ class OpenCall:
         "forwards",
         "input_size",
         "input_tokens",
+        "limited",
         "meter",
         "model",
         "operation",
         "output_tokens",
+        "permit",
         "queue_ns",
+        "rejected",
         "request",
         "stage_ns",
         "stages",
@@ -169,6 +174,11 @@ class OpenCall:
         self.output_tokens: int | None = None
         self.first_token_ns: int | None = None
         self.queue_ns: int | None = None
+        self.limited = False
+        """Whether a limiter has to be asked for a place before the engine begins (`CallSink.admit`)."""
+        self.permit: Any = None
+        """The place that a limiter gave it (`protocols.Permit`)."""
+        self.rejected = False
         self.compilations = 0
         """How many graphs had been compiled when the call began."""
         self.timer: DeviceTimer | None = None
@@ -240,6 +250,7 @@ class OpenCall:
             device=self.device,
             device_duration_s=self.device_duration_s(),
             queue_ns=self.queue_ns,
+            rejected=self.rejected,
             usage=self.usage(),
         )
 

@@ -8,74 +8,22 @@ from __future__ import annotations
 
 import difflib
 import logging
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, Final
 
-from otel_inference import semconv
+from otel_inference import options, semconv
 from otel_inference.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _log = logging.getLogger("otel_inference")
 
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
+DETAILS: Final = ("calls", "stages")
+MODES: Final = ("act", "observe", "off")
+_HIDDEN: Final = "(not shown)"
 
 
-def _boolean(text: str) -> bool:
-    lowered = text.lower()
-    if lowered not in _TRUE | _FALSE:
-        msg = "true or false"
-        raise ValueError(msg)
-    return lowered in _TRUE
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        msg = "a whole number of at least 1"
-        raise ValueError(msg)
-    return number
-
-
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not MIN_WINDOW_S <= number <= MAX_WINDOW_S:
-        msg = f"a number of seconds from {MIN_WINDOW_S:.0f} to {MAX_WINDOW_S:.0f}"
-        raise ValueError(msg)
-    return number
-
-
-MIN_WINDOW_S, MAX_WINDOW_S = 1.0, 3600.0
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        msg = "engine names separated by commas, such as torch,onnxruntime"
-        raise ValueError(msg)
-    return names
-
-
-def _detail(text: str) -> str:
-    if text not in DETAILS:
-        msg = "calls or stages"
-        raise ValueError(msg)
-    return text
-
-
-DETAILS = ("calls", "stages")
-
-
-def _option(env: str, parse: Callable[[str], Any], default: Any) -> Any:
-    return field(default=default, metadata={"env": env, "parse": parse})
+def _option(env: str, kind: options.Kind, default: Any) -> Any:
+    return field(default=default, metadata={"env": env, "kind": kind})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,47 +34,70 @@ class Config:
         ConfigError: If a value has the wrong type or range.
     """
 
-    engines: tuple[str, ...] | None = _option(semconv.ENV_ENGINES, _names, None)
+    engines: tuple[str, ...] | None = _option(
+        semconv.ENV_ENGINES, options.names_of("engine names", "torch,onnxruntime"), None
+    )
     """Engines to instrument; `None` for all that are known."""
-    max_models: int = _option(semconv.ENV_MAX_MODELS, _positive, 100)
+    max_models: int = _option(semconv.ENV_MAX_MODELS, options.COUNT, 100)
     """How many different model names are kept apart; later ones are counted as `other`."""
-    spans_detail: str = _option(semconv.ENV_SPANS_DETAIL, _detail, "calls")
-    """`calls` for one span a call, `stages` for a child span for each stage too."""
-    capture_content: bool = _option(semconv.ENV_CAPTURE_CONTENT, _boolean, False)
-    """Whether prompts and outputs of text pipelines are written to spans."""
-    window_s: float = _option(semconv.ENV_WINDOW, _seconds, 60.0)
+    window_s: float = _option(
+        semconv.ENV_WINDOW, options.number(1.0, 3600.0, "a number of seconds from 1 to 3600"), 60.0
+    )
     """Seconds of calls that a model's health looks back on."""
-    resources: bool = _option(semconv.ENV_RESOURCES, _boolean, True)
+    spans_detail: str = _option(semconv.ENV_SPANS_DETAIL, options.choice(*DETAILS), "calls")
+    """`calls` for one span a call, `stages` for a child span for each stage too."""
+    capture_content: bool = _option(semconv.ENV_CAPTURE_CONTENT, options.FLAG, False)
+    """Whether prompts and outputs of text pipelines are written to spans."""
+    resources: bool = _option(semconv.ENV_RESOURCES, options.FLAG, True)
     """Whether CPU, memory and accelerators are read once a second, from the first call on."""
-    training: bool = _option(semconv.ENV_TRAINING, _boolean, False)
+    slo_latency: str | Mapping[str, str] | None = _option(semconv.ENV_SLO_LATENCY, options.LATENCY_OBJECTIVE, None)
+    """Objective for the duration of successful calls, such as `0.99<0.5s`; in code also one by model name."""
+    slo_errors: str | Mapping[str, str] | None = _option(semconv.ENV_SLO_ERRORS, options.ERROR_OBJECTIVE, None)
+    """Objective for the share of calls that succeeds, such as `0.999`; in code also one by model name."""
+    alert_webhook: str | None = _option(semconv.ENV_ALERT_WEBHOOK, options.URL, None)
+    """Where findings are posted as JSON when they open and close."""
+    alertmanager: str | None = _option(semconv.ENV_ALERTMANAGER, options.URL, None)
+    """A Prometheus Alertmanager that open findings are reported to."""
+    alert_sinks: tuple[Any, ...] = ()
+    """Further takers of findings, in code only: callables and `AlertSink`s."""
+    sampling_ratio: float = _option(semconv.ENV_SAMPLING_RATIO, options.number(0.0, 1.0, "a number from 0 to 1"), 1.0)
+    """Base ratio of the sampler `inference_health`, where `OTEL_TRACES_SAMPLER_ARG` does not say it."""
+    boost_per_second: float = _option(
+        semconv.ENV_BOOST_PER_SECOND, options.number(0.0, 1e6, "a number of traces a second, 0 or more"), 10.0
+    )
+    """How many traces a second that sampler keeps beyond its ratio while models are unwell, cold or rare."""
+    max_per_second: float = _option(
+        semconv.ENV_MAX_PER_SECOND, options.number(1e-3, 1e6, "a number of traces a second above 0"), 100.0
+    )
+    """How many traces a second that sampler keeps at most, in all."""
+    tail_keep: bool = _option(semconv.ENV_TAIL_KEEP, options.FLAG, False)
+    """Whether failed and slow calls are exported although the sampler said no."""
+    maintenance: str = _option(semconv.ENV_MAINTENANCE, options.choice(*MODES), "act")
+    """`act` to run what is registered or enabled, `observe` to say what would be run, `off`."""
+    actions: tuple[str, ...] = _option(
+        semconv.ENV_ACTIONS, options.names_of("names of built-in actions", "collect_garbage,trim_heap"), ()
+    )
+    """Built-in maintenance actions that are enabled."""
+    journal: str | None = _option(semconv.ENV_JOURNAL, options.PATH, None)
+    """A file to which each maintenance action is appended as a line of JSON."""
+    training: bool = _option(semconv.ENV_TRAINING, options.FLAG, False)
     """Whether calls of torch modules in training mode are counted too."""
-    strict: bool = _option(semconv.ENV_STRICT, _boolean, False)
+    strict: bool = _option(semconv.ENV_STRICT, options.FLAG, False)
     """Raise the package's own failures instead of swallowing them: for tests of the package."""
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        if isinstance(self.max_models, bool) or not isinstance(self.max_models, int) or self.max_models < 1:
-            msg = f"max_models is {self.max_models!r}; expected a whole number of at least 1, such as 100"
-            raise ConfigError(msg)
-        if (
-            isinstance(self.window_s, bool)
-            or not isinstance(self.window_s, (int, float))
-            or not (MIN_WINDOW_S <= self.window_s <= MAX_WINDOW_S)
-        ):
-            msg = f"window_s is {self.window_s!r}; expected from {MIN_WINDOW_S:.0f} to {MAX_WINDOW_S:.0f} seconds"
-            raise ConfigError(msg)
-        if self.spans_detail not in DETAILS:
-            msg = f"spans_detail is {self.spans_detail!r}; expected 'calls' or 'stages'"
-            raise ConfigError(msg)
-        for name in ("capture_content", "resources", "training", "strict"):
-            if not isinstance(getattr(self, name), bool):
-                msg = f"{name} is {getattr(self, name)!r}; expected True or False"
+        for option in fields(self):
+            kind = option.metadata.get("kind")
+            value = getattr(self, option.name)
+            # A default need not be a value that can be given; and 0 equals False, but is a number.
+            is_default = value == option.default and type(value) is type(option.default)
+            if kind is not None and not is_default and not kind.valid(value):
+                shown = _HIDDEN if kind.secret else repr(value)
+                msg = f"{option.name} is {shown}; expected {kind.expected}"
                 raise ConfigError(msg)
-        if isinstance(self.engines, str):
-            msg = f"engines is the string {self.engines!r}; expected a list of names, such as [{self.engines!r}]"
-            raise ConfigError(msg)
-        if self.engines is not None:
-            object.__setattr__(self, "engines", tuple(self.engines))
+            if isinstance(value, list):
+                object.__setattr__(self, option.name, tuple(value))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, warn: bool = True) -> Config:
@@ -138,7 +109,7 @@ class Config:
         """
         level = logging.WARNING if warn else logging.DEBUG
         values: dict[str, Any] = {}
-        by_env = {option.metadata["env"]: option for option in fields(cls)}
+        by_env = environment_options()
         for variable, text in environ.items():
             if not variable.startswith(semconv.ENV_PREFIX):
                 continue
@@ -151,24 +122,40 @@ class Config:
                     _nearest(variable, by_env),
                 )
             elif text.strip():
+                kind = option.metadata["kind"]
                 try:
-                    values[option.name] = option.metadata["parse"](text.strip())
+                    values[option.name] = kind.read(text.strip())
                 except ValueError as expected:
-                    _log.log(level, "%s=%r is not %s; using %r", variable, text, expected, option.default)
+                    shown = _HIDDEN if kind.secret else repr(text)
+                    _log.log(level, "%s=%s is not %s; using %r", variable, shown, expected, option.default)
         return cls(**values)
 
-    def updated(self, options: Mapping[str, Any]) -> Config:
-        """This configuration with `options` in place of its own values.
+    def updated(self, changes: Mapping[str, Any]) -> Config:
+        """This configuration with `changes` in place of its own values.
 
         Raises:
             ConfigError: If an option is unknown or its value means nothing.
         """
         known = {option.name for option in fields(self)}
-        unknown = sorted(set(options) - known)
+        unknown = sorted(set(changes) - known)
         if unknown:
             msg = f"unknown option {unknown[0]!r}{_nearest(unknown[0], known)}; known are {', '.join(sorted(known))}"
             raise ConfigError(msg)
-        return replace(self, **options)
+        return replace(self, **changes)
+
+
+def environment_options() -> dict[str, Field[Any]]:
+    """The options that have an environment variable, by its name."""
+    return {option.metadata["env"]: option for option in fields(Config) if "env" in option.metadata}
+
+
+def of_model(value: str | Mapping[str, str] | None, model: str) -> str | None:
+    """What an option that may be given by model name says of `model`.
+
+    >>> of_model({"ranker": "0.99<0.1s"}, "ranker")
+    '0.99<0.1s'
+    """
+    return value.get(model) if isinstance(value, Mapping) else value
 
 
 def _nearest(name: str, known: Any) -> str:

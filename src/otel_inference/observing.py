@@ -79,6 +79,14 @@ class Observed:
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         self._end(error)
 
+    def _admit(self) -> None:
+        if self._sink is not None and self._call is not None and self._call.limited:
+            self._sink.admit(self._call)
+
+    async def _admit_async(self) -> None:
+        if self._sink is not None and self._call is not None and self._call.limited:
+            await self._sink.admit_async(self._call)
+
     def _enter(self) -> None:
         if self._sink is not None and self._call is not None:
             self._sink.enter(self._call)
@@ -148,6 +156,14 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
 
     def __enter__(self) -> Observed:
         observed = self._begin((), {})
+        try:
+            observed._admit()
+        except BaseException as error:
+            observed._end(error)
+            raise
+        return self._entered(observed)
+
+    def _entered(self, observed: Observed) -> Observed:
         self._open.append(observed)
         _entered.set((*_entered.get(), observed))
         return observed
@@ -162,7 +178,13 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
         observed._end(error)
 
     async def __aenter__(self) -> Observed:
-        return self.__enter__()
+        observed = self._begin((), {})
+        try:
+            await observed._admit_async()
+        except BaseException as error:
+            observed._end(error)
+            raise
+        return self._entered(observed)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -197,7 +219,8 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
     def _plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Any:
-            with self._begin(args, kwargs):
+            with self._begin(args, kwargs) as observed:
+                observed._admit()
                 return function(*args, **kwargs)
 
         return measured
@@ -205,7 +228,8 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         async def measured(*args: Any, **kwargs: Any) -> Any:
-            with self._begin(args, kwargs):
+            with self._begin(args, kwargs) as observed:
+                await observed._admit_async()
                 return await function(*args, **kwargs)
 
         return measured
@@ -214,6 +238,7 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
         @functools.wraps(function)
         def measured(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             with self._begin(args, kwargs) as observed:
+                observed._admit()
                 observed._leave()
                 return (yield from _stepped(function(*args, **kwargs), observed))
 
@@ -223,6 +248,7 @@ class observe:  # noqa: N801 - reads as a decorator and a context manager, which
         @functools.wraps(function)
         async def measured(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             with self._begin(args, kwargs) as observed:
+                await observed._admit_async()
                 observed._leave()
                 items = function(*args, **kwargs)
                 step, value = items.asend, None

@@ -28,6 +28,18 @@ class CallSink(Protocol):
         """Begin a call and make it current; `None` when it is not to be counted."""
         ...
 
+    def admit(self, call: Any) -> None:
+        """Wait for a place for a `limited` call; to be called between `begin` and the engine's work.
+
+        Raises:
+            OverloadedError: If there is none in time. The call still has to be ended, with this error.
+        """
+        ...
+
+    async def admit_async(self, call: Any) -> None:
+        """Like `admit`, without blocking the event loop."""
+        ...
+
     def end(self, call: Any, error: BaseException | None = None) -> None:
         """End what `begin` returned, in the context it was begun in. Only the first end counts."""
         ...

@@ -39,6 +39,8 @@ def measured(
     if call is None:
         return silently(function, *args, **kwargs)
     try:
+        if call.limited:
+            sink.admit(call)
         result = function(*args, **kwargs)
     except BaseException as error:
         sink.end(call, error)

@@ -96,6 +96,8 @@ def _wrap_completion(
         if call is None:
             return silently(original, *args, **kwargs)
         try:
+            if call.limited:
+                sink.admit(call)
             result = original(*args, **kwargs)
         except BaseException as error:
             sink.end(call, error)

@@ -88,6 +88,8 @@ def _wrap_run_async(outlet: Outlet, original: Callable[..., Any]) -> Callable[..
             kwargs["callback"] = ending
         sink.leave(call)  # before it runs: the callback may come first, on its own thread
         try:
+            if call.limited:
+                sink.admit(call)
             return original(self, *args, **kwargs)
         except BaseException as error:
             sink.end(call, error)

@@ -200,7 +200,7 @@ def _wrap_pipeline_forward(original: Callable[..., Any]) -> Callable[..., Any]:
 def _add_forward(call: OpenCall, started_ns: int) -> None:
     call.forward_ended_ns = perf_counter_ns()
     if call.forwards == 0:
-        call.add_stage(semconv.PREPROCESS, call.started_ns, started_ns)
+        call.add_stage(semconv.PREPROCESS, call.started_ns + (call.queue_ns or 0), started_ns)
     if call.first_token_ns is None:  # a generation inside has stages of its own
         call.add_stage(semconv.STAGE_FORWARD, started_ns, call.forward_ended_ns)
     call.forwards += 1

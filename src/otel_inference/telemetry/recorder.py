@@ -17,7 +17,7 @@ from otel_inference.call import ENDED, OpenCall
 from otel_inference.health.stretch import Exemplar
 from otel_inference.naming import NameLimit
 from otel_inference.nesting import SILENT, current
-from otel_inference.telemetry import spans
+from otel_inference.telemetry import admission, spans
 from otel_inference.telemetry.writer import CallWriter
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from otel_inference.call import Stage
+    from otel_inference.protocols import Limiter
     from otel_inference.telemetry.instruments import Instruments
     from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
 
@@ -43,12 +44,13 @@ _MAX_LATE: Final = 256
 class _Series:
     """What all calls of one engine, operation and model share, built once."""
 
-    __slots__ = ("attributes", "metric_attributes", "model", "running", "span_name", "statistics")
+    __slots__ = ("attributes", "limiter", "metric_attributes", "model", "running", "span_name", "statistics")
 
     def __init__(
         self, engine: str, operation: str, model: str, *, version: str | None, statistics: ModelStatistics | None
     ) -> None:
         self.model = model
+        self.limiter: Limiter | None = None
         self.statistics = statistics
         """The model's health; `None` for loads, which are no calls."""
         self.span_name = f"{operation} {model}"
@@ -84,6 +86,8 @@ class Recorder:
         stage_spans: Whether stages become child spans.
         version_of: Version of an engine's library by the engine's name, if known.
         on_first_call: Called once a call has ended, on a thread of ours.
+        each_round: Called about once a second while there are calls, on a thread of ours.
+        limiters: By model; tell `limit` when one comes or goes.
     """
 
     def __init__(
@@ -96,15 +100,19 @@ class Recorder:
         stage_spans: bool,
         version_of: Callable[[str], str | None],
         on_first_call: Callable[[], None] = lambda: None,
+        each_round: Callable[[], None] = lambda: None,
+        limiters: Mapping[str, Limiter] | None = None,
     ) -> None:
         self._tracer = tracer
         self._instruments = instruments
-        self.writer = CallWriter(self._write, on_start=on_first_call, each_round=self.close_late, at_exit=self.stop)
+        self.writer = CallWriter(self._write, on_start=on_first_call, each_round=self._round, at_exit=self.stop)
+        self._each_round = each_round
         self._health = health
         self._version_of = version_of
         self._lock = Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._warm: set[str] = set()
+        self._limiters = {} if limiters is None else limiters
         self._late: deque[tuple[_RecordedCall, int]] = deque()
         """Calls that have ended and are not written yet, with the time of their end."""
         self.stage_spans = stage_spans
@@ -134,6 +142,7 @@ class Recorder:
             series = self._series.get((engine, operation, model)) or self._series_of(engine, operation, model)
             call = _RecordedCall(engine, operation, series.model)
             call.series = series
+            call.limited = series.limiter is not None
             call.device = device
             call.batch_size = batch_size
             call.input_size = input_size
@@ -180,6 +189,23 @@ class Recorder:
         call.started_ns = perf_counter_ns()
         series.running.add(call)
 
+    def admit(self, call: _RecordedCall) -> None:
+        """See `protocols.CallSink.admit`."""
+        if call.series.limiter is not None:
+            admission.admit(call, call.series.limiter)
+
+    async def admit_async(self, call: _RecordedCall) -> None:
+        """See `protocols.CallSink.admit_async`."""
+        if call.series.limiter is not None:
+            await admission.admit_async(call, call.series.limiter)
+
+    def limit(self, model: str) -> None:
+        """Take over what has become of the limiter of `model`; loads are not limited."""
+        with self._lock:
+            for (_, operation, name), series in self._series.items():
+                if name == model and operation != semconv.LOAD:
+                    series.limiter = self._limiters.get(model)
+
     def enter(self, call: _RecordedCall) -> None:
         """Make `call` and its span current in this context, until `leave`."""
         call.token = otel_context.attach(call.context)
@@ -203,6 +229,8 @@ class Recorder:
         if not _claim(call):
             return
         try:
+            if call.permit is not None:
+                admission.release(call, ok=error is None and not call.cold)
             if call.timer is not None:
                 call.timer.stop()
                 if error is None and call.timer.waits():
@@ -242,6 +270,8 @@ class Recorder:
     def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
         ended_unix_ns = call.started_unix_ns + ended_ns - call.started_ns
         self.leave(call)
+        if call.permit is not None:  # that of an abandoned call: a finalizer may not lock
+            admission.release(call, ok=False)
         before = current.get()
         current.set(SILENT)  # what a span processor calls is no call of the host's
         try:
@@ -273,12 +303,17 @@ class Recorder:
                 cold=record.cold,
                 size=record.input_size,
                 output_tokens=None if record.usage is None else record.usage.output_tokens,
+                rejected=record.rejected,
                 queue_s=0.0 if record.queue_ns is None else record.queue_ns / 1e9,
                 stage_ns=call.stage_ns,
                 device_s=record.device_duration_s,
                 exemplar=Exemplar(context.trace_id, context.span_id) if context.is_valid else None,
             )
         self._instruments.record(record, call.series.metric_attributes, call.context)
+
+    def _round(self) -> None:
+        self.close_late()
+        self._each_round()
 
     def flush(self) -> None:
         """Write all calls that have ended, except those whose accelerator is still at work."""
@@ -318,6 +353,8 @@ class Recorder:
             if series is None:
                 statistics = None if operation == semconv.LOAD else self._health.of(name)
                 series = _Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
+                if statistics is not None:
+                    series.limiter = self._limiters.get(name)
                 self._series[engine, operation, name] = series
         # With no lock held: a log handler may do anything, also call a model.
         self._names.warn_once()
