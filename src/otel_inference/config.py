@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from otel_inference import options, semconv
 from otel_inference.errors import ConfigError
+from otel_inference.objective import ErrorObjective, LatencyObjective, parse_error_objective, parse_latency_objective
 
 _log = logging.getLogger("otel_inference")
 
@@ -23,7 +24,7 @@ _HIDDEN: Final = "(not shown)"
 
 
 def _option(env: str, kind: options.Kind, default: Any) -> Any:
-    return field(default=default, metadata={"env": env, "kind": kind})
+    return field(default=default, repr=not kind.secret, metadata={"env": env, "kind": kind})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,16 @@ class Config:
                     _log.log(level, "%s=%s is not %s; using %r", variable, shown, expected, option.default)
         return cls(**values)
 
+    def latency_objective(self, model: str) -> LatencyObjective | None:
+        """The objective for how long calls of `model` take, if there is one."""
+        text = _of_model(self.slo_latency, model)
+        return None if text is None else parse_latency_objective(text)
+
+    def error_objective(self, model: str) -> ErrorObjective | None:
+        """The objective for how many calls of `model` succeed, if there is one."""
+        text = _of_model(self.slo_errors, model)
+        return None if text is None else parse_error_objective(text)
+
     def updated(self, changes: Mapping[str, Any]) -> Config:
         """This configuration with `changes` in place of its own values.
 
@@ -149,12 +160,7 @@ def environment_options() -> dict[str, Field[Any]]:
     return {option.metadata["env"]: option for option in fields(Config) if "env" in option.metadata}
 
 
-def of_model(value: str | Mapping[str, str] | None, model: str) -> str | None:
-    """What an option that may be given by model name says of `model`.
-
-    >>> of_model({"ranker": "0.99<0.1s"}, "ranker")
-    '0.99<0.1s'
-    """
+def _of_model(value: str | Mapping[str, str] | None, model: str) -> str | None:
     return value.get(model) if isinstance(value, Mapping) else value
 
 

@@ -34,6 +34,7 @@ class Options:
     spans_detail: str | None = None
     capture_content: bool | None = None
     resources: bool | None = None
+    tail_keep: bool | None = None
     training: bool | None = None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_inference.address import EXPECTED, Address
 from otel_inference.objective import parse_error_objective, parse_latency_objective
 
 if TYPE_CHECKING:
@@ -82,6 +83,14 @@ def objective(parse: Callable[[str], object], expected: str) -> Kind:
     return Kind(expected=expected, parse=str, valid=valid)
 
 
+def _is_address(text: str) -> bool:
+    try:
+        Address.of(text)
+    except ValueError:
+        return False
+    return True
+
+
 FLAG: Final = Kind(
     expected="true or false", parse=lambda text: _FLAGS[text.lower()], valid=lambda value: isinstance(value, bool)
 )
@@ -91,9 +100,9 @@ COUNT: Final = Kind(
     valid=lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
 )
 URL: Final = Kind(
-    expected="a URL that begins with http:// or https://",
+    expected=EXPECTED,
     parse=str,
-    valid=lambda value: isinstance(value, str) and value.lower().startswith(("http://", "https://")),
+    valid=lambda value: isinstance(value, str) and _is_address(value),
     secret=True,  # its path or its query may be a password
 )
 PATH: Final = Kind(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import logging
 import os
-import sys
-import weakref
-from dataclasses import dataclass
 from threading import RLock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -19,11 +15,11 @@ from otel_inference import guard, semconv
 from otel_inference.config import Config
 from otel_inference.engines import load, names
 from otel_inference.errors import ConfigError, EngineUnavailableError
+from otel_inference.installation import Installation, Providers, usable_cores
 from otel_inference.observing import OUTLET as OBSERVING
 from otel_inference.patching import Patches
 from otel_inference.protocols import outlet_of
 from otel_inference.telemetry import instruments
-from otel_inference.telemetry.recorder import Recorder
 from otel_inference.telemetry.registry import registry
 from otel_inference.telemetry.view import HealthView
 
@@ -34,10 +30,11 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from otel_inference.finding import Finding
     from otel_inference.health.snapshot import ModelHealth
+    from otel_inference.maintenance.limiter import AdaptiveLimiter
+    from otel_inference.maintenance.tuner import Tuner
     from otel_inference.protocols import Outlet
-    from otel_inference.resources.reading import AcceleratorReading
-    from otel_inference.resources.sampler import ResourceSampler
     from otel_inference.telemetry.writer import CallWriter
 
 _log = logging.getLogger("otel_inference")
@@ -45,118 +42,15 @@ _log = logging.getLogger("otel_inference")
 _DISTRIBUTION: Final = "otel-inference"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Providers:
-    """Where telemetry goes; `None` is the global provider, also one that is set later."""
-
-    tracer: TracerProvider | None
-    meter: MeterProvider | None
-    logger: LoggerProvider | None
-
-
-class _Running:
-    """What exists while at least one engine is instrumented."""
-
-    def __init__(self, config: Config, providers: _Providers) -> None:
-        version = importlib.metadata.version(_DISTRIBUTION)
-        self.config = config
-        self.providers = providers
-        self.engines: set[str] = set()
-        self.sampler: ResourceSampler | None = None
-        self._stopped = False
-        registry.reset(width_s=config.window_s, max_models=config.max_models)
-        self.instruments = instruments.instruments_for(providers.meter, version)
-        self.recorder = Recorder(
-            trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL),
-            self.instruments,
-            health=registry,
-            max_models=config.max_models,
-            stage_spans=config.spans_detail == "stages",
-            version_of=_version_of,
-            on_first_call=self._watch_resources,
-        )
-        self.view = HealthView(
-            registry, running=self.recorder.running, resources=self._utilization, capacity=_usable_cores
-        )
-        self.instruments.source = self
-        self._attach_processor()
-
-    def stop(self) -> None:
-        """Write what has been recorded, and end every thread of ours."""
-        self._stopped = True
-        self.recorder.stop()
-        self.instruments.source = None
-        if self.sampler is not None:
-            self.sampler.stop()
-
-    def _watch_resources(self) -> None:
-        """Begin to read the machine; on our thread, for the first call is not to wait for what is imported here."""
-        if not self.config.resources:
-            return
-        from otel_inference.resources.sampler import ResourceSampler  # noqa: PLC0415
-        from otel_inference.resources.standard import standard_probes  # noqa: PLC0415
-
-        if self.sampler is None:
-            self.sampler = ResourceSampler(standard_probes(os.environ))
-        self.sampler.start()
-        if self._stopped:
-            self.sampler.stop()
-
-    def _utilization(self) -> Mapping[str, float]:
-        reading = None if self.sampler is None else self.sampler.latest()
-        return {} if reading is None else reading.utilization
-
-    def accelerators(self) -> Iterable[AcceleratorReading]:
-        """See `telemetry.instruments.Observed`."""
-        reading = None if self.sampler is None else self.sampler.latest()
-        return () if reading is None else reading.accelerators
-
-    def flush(self) -> None:
-        """See `telemetry.instruments.Observed`."""
-        with guard.guarded("flush"):
-            self._attach_processor()  # an SDK may have been set since
-            self.recorder.flush()
-
-    def _attach_processor(self) -> None:
-        tracer = self.providers.tracer
-        with guard.guarded("processor"):
-            _attach_processor(tracer if tracer is not None else trace.get_tracer_provider())
-
-    def health(self) -> Mapping[str, ModelHealth]:
-        """See `telemetry.instruments.Observed`."""
-        return self.view.recent()
-
-    def active_calls(self) -> Iterable[tuple[str, str, int]]:
-        """See `telemetry.instruments.Observed`."""
-        return self.recorder.active_calls()
-
-
-def _usable_cores() -> float:
-    """How many calls can run at once where nothing else says it: one a core."""
-    return float(len(os.sched_getaffinity(0)))
-
-
-_idle_view = HealthView(registry, running=lambda _: [], resources=dict, capacity=_usable_cores)
-"""What `health()` shows while nothing is instrumented: what processors that stand alone have seen."""
-_judged: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Providers that a processor of ours has been attached to; it cannot be taken off again."""
-
-
-def _attach_processor(provider: TracerProvider) -> None:
-    """Have the spans of other instrumentations judged, where the provider is an SDK's."""
-    add = getattr(provider, "add_span_processor", None)
-    if add is None or provider in _judged:
-        return
-    # Here and not above: it needs the SDK, which a program without one does not import.
-    from otel_inference.telemetry.processor import HealthSpanProcessor  # noqa: PLC0415
-
-    add(HealthSpanProcessor(active=lambda: _running is not None))
-    _judged.add(provider)
-
-
 _lock = RLock()
 _patches = Patches()
-_running: _Running | None = None
+_limiters: dict[str, AdaptiveLimiter] = {}
+"""By model; put there by the user, they are there before and after an installation."""
+_tuners: dict[str, Tuner] = {}
+"""Likewise."""
+_idle_view = HealthView(registry, running=lambda _: [], resources=dict, capacity=usable_cores)
+"""What `health()` shows while nothing is instrumented: what processors that stand alone have seen."""
+_running: Installation | None = None
 
 
 def instrument(
@@ -186,7 +80,7 @@ def instrument(
     asked = None if engines is None else _names_of(engines)
     for name in asked or (() if config is None else config.engines or ()):
         _require_installed(name)
-    providers = _Providers(tracer=tracer_provider, meter=meter_provider, logger=logger_provider)
+    providers = Providers(tracer=tracer_provider, meter=meter_provider, logger=logger_provider)
     with _lock:
         running = _start(providers, config)
         for name in asked if asked is not None else _default_engines(running.config):
@@ -195,6 +89,8 @@ def instrument(
 
 def uninstrument(engines: Iterable[str] | None = None) -> None:
     """Take every layer of ours out again. Does nothing where nothing is instrumented.
+
+    With the last engine go the tuners, which put back what they changed; limiters stay with their models.
 
     Args:
         engines: Names of engines; default: all.
@@ -213,6 +109,9 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
             OBSERVING.sink = None
             running.stop()
             _running = None
+    if _running is None:
+        for model in list(_tuners):
+            untune(model)  # with no lock held: a knob is the host's
 
 
 @overload
@@ -233,6 +132,94 @@ def health(model: str | None = None) -> dict[str, ModelHealth] | ModelHealth | N
         running.flush()
     found = (_idle_view if running is None else running.view).health()
     return found if model is None else found.get(model)
+
+
+def findings(model: str | None = None) -> tuple[Finding, ...]:
+    """What is wrong, as of the last evaluation; none of them is older than about a second.
+
+    Args:
+        model: Name of a model, for its findings and those of the whole process; default: all.
+    """
+    running = _running
+    return () if running is None else running.findings(model)
+
+
+def evaluate() -> tuple[Finding, ...]:
+    """Look at every model and the machine now; returns what is open. For tests and notebooks.
+
+    A serving process evaluates by itself, once a second from the first call on.
+    """
+    running = _running
+    if running is None:
+        return ()
+    running.flush()
+    return running.watch().evaluation.now()
+
+
+def limit(model: str, limiter: AdaptiveLimiter) -> None:
+    """Put a limiter in front of every outermost call of `model`, whichever entry point it comes through.
+
+    It takes the place of one that is there already; calls that run keep the place they have. Requests of a
+    continuous-batching manager are not limited: the manager decides itself how many run.
+
+    Args:
+        model: Name of the model, as in `health()`.
+        limiter: Decides how many calls run at once.
+
+    Raises:
+        ConfigError: If `model` is not a non-empty string or `limiter` is no limiter.
+    """
+    if not isinstance(model, str) or not model:
+        msg = f"limit() got model={model!r}; expected the name of a model, such as 'ranker'"
+        raise ConfigError(msg)
+    if not (callable(getattr(limiter, "acquire", None)) and callable(getattr(limiter, "acquire_async", None))):
+        msg = f"limit() got a {type(limiter).__name__}; expected a limiter, such as AdaptiveLimiter(deadline_s=0.5)"
+        raise ConfigError(msg)
+    with _lock:
+        _limiters[model] = limiter
+        if _running is not None:
+            _running.recorder.limit(model)
+
+
+def unlimit(model: str) -> None:
+    """Take the limiter of `model` away; does nothing where there is none."""
+    with _lock:
+        _limiters.pop(model, None)
+        if _running is not None:
+            _running.recorder.limit(model)
+
+
+def tune(model: str, tuner: Tuner) -> None:
+    """Have a tuner turn its knobs by what it sees of `model`'s calls, while maintenance is in mode `act`.
+
+    It takes the place of one that is there already, which puts back what it had changed.
+
+    Args:
+        model: Name of the model, as in `health()`.
+        tuner: Owns its knobs: no other tuner may have one of them.
+
+    Raises:
+        ConfigError: If `model` is not a non-empty string or `tuner` is no tuner.
+    """
+    if not isinstance(model, str) or not model:
+        msg = f"tune() got model={model!r}; expected the name of a model, such as 'ranker'"
+        raise ConfigError(msg)
+    if not callable(getattr(tuner, "observe", None)):
+        msg = f"tune() got a {type(tuner).__name__}; expected a Tuner, such as Tuner([knob], slo_p95_s=0.5)"
+        raise ConfigError(msg)
+    with _lock:
+        before = _tuners.get(model)
+        _tuners[model] = tuner
+    if before is not None and before is not tuner:
+        before.undo()
+
+
+def untune(model: str) -> None:
+    """Take the tuner of `model` away, which puts back what it had changed; does nothing where there is none."""
+    with _lock:
+        tuner = _tuners.pop(model, None)
+    if tuner is not None:
+        tuner.undo()
 
 
 def allows(engine: str) -> bool:
@@ -269,9 +256,7 @@ def adjust(options: Mapping[str, Any]) -> None:
     with _lock:
         if _running is None or not options:
             return
-        _running.config = _running.config.updated(options)
-        _running.recorder.limit_models(_running.config.max_models)
-        _running.recorder.stage_spans = _running.config.spans_detail == "stages"
+        _running.adjust(_running.config.updated(options))
         for name in _running.engines:
             _set_options(outlet_of(name), _running.config)
 
@@ -292,7 +277,7 @@ def force_flush(timeout_s: float = 10.0) -> bool:
     Returns:
         Whether everything was sent in time.
     """
-    chosen = _Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
+    chosen = Providers(tracer=None, meter=None, logger=None) if _running is None else _running.providers
     if _running is not None:
         _running.flush()
     flushes = [
@@ -305,17 +290,22 @@ def force_flush(timeout_s: float = 10.0) -> bool:
         if callable(flush := getattr(provider, "force_flush", None))
     ]
     results: list[bool] = []
+    running = _running
 
     def run() -> None:
         deadline_s = monotonic() + timeout_s
         for flush in flushes:
             with guard.guarded("force_flush"):
                 results.append(flush(max(0, int((deadline_s - monotonic()) * 1000))) is not False)
+        if running is not None:  # last, for a sink that is down takes all the time there is
+            with guard.guarded("force_flush"):
+                results.append(running.flush_alerts(max(0.0, deadline_s - monotonic())))
 
     thread = Thread(target=run, name="otel-inference-flush", daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return not thread.is_alive() and len(results) == len(flushes) and all(results)
+    expected = len(flushes) + (running is not None)
+    return not thread.is_alive() and len(results) == expected and all(results)
 
 
 def _names_of(engines: Iterable[str]) -> tuple[str, ...]:
@@ -328,13 +318,16 @@ def _names_of(engines: Iterable[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _start(providers: _Providers, config: Config | None) -> _Running:
+def _start(providers: Providers, config: Config | None) -> Installation:
     global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
     if _running is None:
-        config = config if config is not None else Config.from_env(os.environ)
+        config = config if config is not None else _config_of_environment()
         guard.set_strict(strict=config.strict)
-        _running = _Running(config, providers)
+        _running = Installation(config, providers, limiters=_limiters, tuners=_tuners)
         OBSERVING.sink = _running.recorder
+        _running.install_kill_switch()
+        if config.tail_keep:
+            _running.end_with_a_flush(force_flush)
         return _running
     given = [provider for provider in (providers.tracer, providers.meter, providers.logger) if provider is not None]
     if (given and providers != _running.providers) or (config is not None and config != _running.config):
@@ -345,7 +338,21 @@ def _start(providers: _Providers, config: Config | None) -> _Running:
     return _running
 
 
-def _switch_on(running: _Running, name: str) -> None:
+def _config_of_environment() -> Config:
+    """The environment's options; names of actions that mean nothing are a warning there, as all else is."""
+    config = Config.from_env(os.environ)
+    if config.actions:
+        from otel_inference.maintenance.builtin_actions import builtin  # noqa: PLC0415 - for those who ask for it
+
+        try:
+            builtin(config.actions)
+        except ConfigError as error:
+            _log.warning("%s: %s; no built-in action is enabled", semconv.ENV_ACTIONS, error)
+            return config.updated({"actions": ()})
+    return config
+
+
+def _switch_on(running: Installation, name: str) -> None:
     engine = load(name)
     outlet = outlet_of(name)
     _set_options(outlet, running.config)
@@ -373,17 +380,6 @@ def _require_installed(name: str) -> None:
         raise EngineUnavailableError(msg)
 
 
-def _version_of(name: str) -> str | None:
-    if name not in names():
-        return None
-    try:
-        return importlib.metadata.version(load(name).distribution)
-    except importlib.metadata.PackageNotFoundError:
-        # Another distribution of the same library (onnxruntime-gpu), or a build without metadata.
-        version = getattr(sys.modules.get(name), "__version__", None)
-        return version if isinstance(version, str) else None
-
-
 _held: list[CallWriter] = []
 """The writer held for the fork under way."""
 
@@ -409,10 +405,12 @@ def _after_fork_in_child() -> None:
     instruments.reset_after_fork()
     _patches.reset_after_fork()
     registry.reset_after_fork()
+    for limiter in _limiters.values():
+        limiter.reset_after_fork()
+    for tuner in _tuners.values():
+        tuner.reset_after_fork()
     if _running is not None:
-        _running.recorder.reset_after_fork()
-        if _running.sampler is not None:
-            _running.sampler.reset_after_fork()
+        _running.reset_after_fork()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -116,6 +116,8 @@ GEN_AI_TOKEN_USAGE: Final = "gen_ai.client.token.usage"
 FINDING_OPENED: Final = "inference.finding.opened"
 FINDING_CLOSED: Final = "inference.finding.closed"
 MAINTENANCE_EVENT: Final = "inference.maintenance.action"
+FINDING_EVENT_KIND: Final = "inference.finding.kind"
+FINDING_EVENT_SEVERITY: Final = "inference.finding.severity"
 FINDING_SUBJECT: Final = "inference.finding.subject"
 FINDING_SINCE: Final = "inference.finding.since"
 FINDING_ADVICE: Final = "inference.finding.advice"
@@ -123,11 +125,28 @@ FINDING_EXPLAINED_BY: Final = "inference.finding.explained_by"
 FINDING_EVIDENCE: Final = "inference.finding.evidence"
 """Prefix: `inference.finding.evidence.p99_s` and so on."""
 
+# Attributes of the spans and events of maintenance
+ACTION_NAME: Final = "inference.maintenance.action"
+ACTION_OUTCOME: Final = "inference.maintenance.outcome"
+ACTION_MODE: Final = "inference.maintenance.mode"
+ACTION_DETAIL: Final = "inference.maintenance.detail"
+ACTION_DURATION: Final = "inference.maintenance.duration"
+ACTION_VERDICT: Final = "inference.maintenance.verdict"
+KNOB_BEFORE: Final = "inference.maintenance.knob.before"
+KNOB_AFTER: Final = "inference.maintenance.knob.after"
+
+# Baggage
+DEADLINE: Final = "inference.deadline"
+"""Until when a request's answer is of use: the time of day in seconds since 1970 (UTC)."""
+
 # Sampling
 KEPT_BY: Final = "inference.sampling.kept_by"
 """Why a span is exported though the head decision was no: `error` or `slow`; on the spans of its local trace too."""
 ADJUSTED_COUNT: Final = "inference.sampling.adjusted_count"
-"""How many calls of its kind a span kept by its tail stands for: 1. Without it, use `ot=th:` of the tracestate."""
+"""For how many calls of its kind a span stands, where that is not what `ot=th:` of its tracestate says.
+
+It goes before that: 1 for a failed or slow call while tail keep is on, 0 for the other spans of a trace kept by its tail.
+"""
 
 # Bucket advice. The conventions' own where they have any; the SDK's default (0 to 10,000) would
 # put every call into its first bucket. A forward pass of a small model takes microseconds.

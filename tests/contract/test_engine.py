@@ -12,7 +12,7 @@ import weakref
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from otel_inference import observe, runtime
+from otel_inference import OverloadedError, observe, runtime
 
 
 class _StubSession:
@@ -244,3 +244,94 @@ def test_follows_asyncio_to_thread(host_call, calls, telemetry):
 
     *ours, request = calls()
     assert [span.parent.span_id for span in ours] == [request.context.span_id] * 3
+
+
+class _Place:
+    """A place that knows when it was given back."""
+
+    def __init__(self, waited_s):
+        self.waited_s = waited_s
+        self.released = []
+
+    def release(self, *, ok=True):
+        self.released.append(ok)
+
+
+class _Limiter:
+    """Gives a place to each call, or none to any."""
+
+    def __init__(self, *, waited_s=0.0, full=False):
+        self.asked, self.places = [], []
+        self._waited_s, self._full = waited_s, full
+        self.limit, self.in_use, self.rejected = 1, 0, 0
+
+    def acquire(self, model, size=None):
+        self.asked.append((model, size))
+        if self._full:
+            raise OverloadedError(model, 0.5)
+        self.places.append(_Place(self._waited_s))
+        return self.places[-1]
+
+    async def acquire_async(self, model, size=None):
+        return self.acquire(model, size)
+
+
+@pytest.fixture
+def limited(host_call, calls):
+    """The host's call behind a limiter, warmed up, with what ends after that."""
+
+    @contextlib.contextmanager
+    def behind(limiter, behave):
+        call = host_call(behave)
+        with contextlib.suppress(ValueError):
+            call()
+        model = calls()[-1].attributes["inference.model"]
+        runtime.limit(model, limiter)
+        try:
+            yield call, model, lambda: calls()[1:]
+        finally:
+            runtime.unlimit(model)
+
+    return behind
+
+
+def test_asks_a_limiter_once(limited):
+    """An outermost call takes one place, waits before the engine begins and gives it back when it ended."""
+    limiter = _Limiter(waited_s=0.25)
+    in_use = []
+    with limited(limiter, lambda: in_use.append([list(place.released) for place in limiter.places])) as (call, model, ended):
+        call()
+        (span,) = ended()
+
+    assert [asked for asked, _ in limiter.asked] == [model]
+    assert in_use[1:] == [[[]]]
+    assert [place.released for place in limiter.places] == [[True]]
+    assert span.attributes["inference.queue.duration"] == 0.25
+
+
+def test_gives_a_place_back_after_a_failure(limited):
+    """A call that fails gives its place back once, and says that its time means nothing."""
+
+    def behave():
+        raise ValueError
+
+    limiter = _Limiter()
+    with limited(limiter, behave) as (call, _, __), pytest.raises(ValueError, match=r"^$"):
+        call()
+
+    assert [place.released for place in limiter.places] == [[False]]
+
+
+def test_turns_a_call_away(limited, telemetry):
+    """A call without a place raises `OverloadedError`, never reaches the engine, and is a failed call with no latency."""
+    reached = []
+    with limited(_Limiter(full=True), lambda: reached.append(1)) as (call, model, ended):
+        with pytest.raises(OverloadedError) as caught:
+            call()
+        (span,) = ended()
+        health = runtime.health(model)
+
+    assert (caught.value.model, caught.value.retry_after_s) == (model, 0.5)
+    assert len(reached) == 1
+    assert span.attributes["error.type"] == "otel_inference.errors.OverloadedError"
+    assert (health.calls, health.errors, health.window.warm_calls) == (2, 1, 0)

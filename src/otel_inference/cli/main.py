@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Default: those of the process.
 
     Returns:
-        The exit code: 0; 1 if there was nothing to report; 2 if the command cannot be run as given.
+        The exit code: 0; 1 if there was nothing to report or a check failed; 2 if the command cannot be run as given.
     """
     options = _parser().parse_args(arguments)
     try:
-        return _report(options.paths)
+        return int(options.run(options))
     except OtelInferenceError as error:
         _say(str(error))
         return WRONG_USE
@@ -43,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=_PROGRAM, description="OpenTelemetry for model inference.")
     parser.add_argument("--version", action="version", version=importlib.metadata.version(_PROGRAM))
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_report(commands)
+    _add_check(commands)
+    return parser
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "report",
         help="figures per model from spans in files",
@@ -60,7 +67,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="file with one OTLP JSON export request per line, or folder of .jsonl and .json files",
     )
-    return parser
+    command.set_defaults(run=lambda options: _report(options.paths))
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "check",
+        help="whether telemetry of this environment would arrive",
+        description=(
+            "Check a set-up from the environment that the server would get: options, sampler, other "
+            "instrumentations, whether the endpoint of each signal takes an empty request, and the clock."
+        ),
+        epilog="Run it as the server runs: same machine, same user, same variables. Exit code 1 if something failed.",
+    )
+    command.add_argument(
+        "--timeout", type=float, default=5.0, metavar="SECONDS", help="for each connection and answer; default: 5"
+    )
+    command.set_defaults(run=lambda options: _check(options.timeout))
+
+
+def _check(timeout_s: float) -> int:
+    from otel_inference.cli import check, checklist, reachability  # noqa: PLC0415 - they import the SDK
+
+    results = [*check.of_environment(os.environ), *reachability.of_endpoints(os.environ, timeout_s)]
+    checklist.show(results)
+    return check.exit_code(results)
 
 
 def _report(paths: Sequence[Path]) -> int:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from otel_inference.finding import Severity
 from otel_inference.health.snapshot import HealthState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otel_inference.finding import Finding
     from otel_inference.health.window import WindowSnapshot
 
 DEGRADED_ERROR_RATIO: Final = 0.05
 CRITICAL_ERROR_RATIO: Final = 0.5
+_STATES: Final = {
+    Severity.INFO: HealthState.OK,
+    Severity.WARNING: HealthState.DEGRADED,
+    Severity.CRITICAL: HealthState.CRITICAL,
+}
 STALL_FACTOR: Final = 10.0
 STALL_AT_LEAST_S: Final = 30.0
 
@@ -28,6 +37,11 @@ def state_of(window: WindowSnapshot, oldest_active_s: float) -> HealthState:
     if surely_failing >= DEGRADED_ERROR_RATIO or oldest_active_s > stall_after_s(window):
         return HealthState.DEGRADED
     return HealthState.OK
+
+
+def state_by(findings: Iterable[Finding]) -> HealthState:
+    """The state that open findings show: that of the worst of them."""
+    return max((_STATES[finding.severity] for finding in findings), default=HealthState.OK)
 
 
 def stall_after_s(window: WindowSnapshot) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otel_inference.finding import Finding
     from otel_inference.health.window import WindowSnapshot
 
 
@@ -52,6 +53,8 @@ class ModelHealth:
     state: HealthState = HealthState.OK
     calls: int = 0
     errors: int = 0
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with it, and with the whole process, as of the last evaluation."""
     window: WindowSnapshot
     """What the numbers were computed from; merges with those of other processes."""
 

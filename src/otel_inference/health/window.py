@@ -55,6 +55,8 @@ class WindowSnapshot:
     warm_total_s: float
     max_s: float
     sketch: QuantileSketch
+    rejected: int = 0
+    """Errors that are calls which a limiter turned away."""
     by_size: tuple[SizeClass, ...] = ()
     """Warm calls by the size of their input, smallest first; calls of unknown size are in none."""
 
@@ -86,6 +88,7 @@ class WindowSnapshot:
             covered_s=max(self.covered_s, other.covered_s),
             calls=self.calls + other.calls,
             errors=self.errors + other.errors,
+            rejected=self.rejected + other.rejected,
             warm_calls=self.warm_calls + other.warm_calls,
             warm_total_s=self.warm_total_s + other.warm_total_s,
             max_s=max(self.max_s, other.max_s),
@@ -105,13 +108,23 @@ def _merged_sizes(ones: tuple[SizeClass, ...], others: tuple[SizeClass, ...]) ->
 class _Slot:
     """One sub-window."""
 
-    __slots__ = ("calls", "errors", "max_s", "size_calls", "size_ns", "sketch", "warm_calls", "warm_total_ns")
+    __slots__ = (
+        "calls",
+        "errors",
+        "max_s",
+        "rejected",
+        "size_calls",
+        "size_ns",
+        "sketch",
+        "warm_calls",
+        "warm_total_ns",
+    )
 
     def __init__(self) -> None:
         self.sketch = QuantileSketch()
         self.size_calls = array("Q", bytes(8 * SIZE_CLASSES))
         self.size_ns = array("Q", bytes(8 * SIZE_CLASSES))
-        self.calls = self.errors = self.warm_calls = self.warm_total_ns = 0
+        self.calls = self.errors = self.rejected = self.warm_calls = self.warm_total_ns = 0
         self.max_s = 0.0
 
     def clear(self) -> None:
@@ -119,12 +132,13 @@ class _Slot:
             self.sketch.clear()
             self.size_calls = array("Q", bytes(8 * SIZE_CLASSES))
             self.size_ns = array("Q", bytes(8 * SIZE_CLASSES))
-        self.calls = self.errors = self.warm_calls = self.warm_total_ns = 0
+        self.calls = self.errors = self.rejected = self.warm_calls = self.warm_total_ns = 0
         self.max_s = 0.0
 
     def merge(self, other: _Slot) -> None:
         self.calls += other.calls
         self.errors += other.errors
+        self.rejected += other.rejected
         if other.warm_calls:
             self.warm_calls += other.warm_calls
             self.warm_total_ns += other.warm_total_ns
@@ -137,6 +151,7 @@ class _Slot:
     def subtract(self, other: _Slot) -> None:
         self.calls -= other.calls
         self.errors -= other.errors
+        self.rejected -= other.rejected
         if other.warm_calls:
             self.warm_calls -= other.warm_calls
             self.warm_total_ns -= other.warm_total_ns
@@ -186,6 +201,7 @@ class SlidingWindow:
         *,
         failed: bool = False,
         cold: bool = False,
+        rejected: bool = False,
         size: int | None = None,
     ) -> None:
         """Count one call that ended at `at_s`.
@@ -195,6 +211,7 @@ class SlidingWindow:
             duration_s: How long it took.
             failed: Whether it failed.
             cold: Whether it was a first call; it counts as a call, and its duration is kept apart.
+            rejected: Whether a limiter turned it away; it then counts as failed, and has no duration.
             size: Tokens or elements of its input, if known.
         """
         if at_s > self._latest_s:
@@ -206,7 +223,9 @@ class SlidingWindow:
         slot.calls += 1
         if failed:
             slot.errors += 1
-        if cold:
+        if rejected:
+            slot.rejected += 1
+        if cold or rejected:
             return
         slot.warm_calls += 1
         slot.sketch.add(duration_s)
@@ -228,6 +247,7 @@ class SlidingWindow:
             covered_s=self._covered_s(),
             calls=total.calls,
             errors=total.errors,
+            rejected=total.rejected,
             warm_calls=total.warm_calls,
             warm_total_s=total.warm_total_ns / 1e9,
             max_s=max(slot.max_s for slot in self._slots),

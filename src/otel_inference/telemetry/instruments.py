@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
 
     from otel_inference.call import Call, Usage
+    from otel_inference.finding import Finding
     from otel_inference.health.snapshot import ModelHealth
     from otel_inference.resources.reading import AcceleratorReading
 
@@ -35,6 +36,10 @@ class Observed(Protocol):
 
     def accelerators(self) -> Iterable[AcceleratorReading]:
         """The accelerators that the process may use, as read last."""
+        ...
+
+    def limiters(self) -> Iterable[tuple[str, int, int, int]]:
+        """Model, limit, calls running and calls turned away, for each limiter."""
         ...
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
@@ -105,6 +110,14 @@ class Instruments:
             (semconv.HW_GPU_MEMORY_UTILIZATION, meter.create_observable_gauge, "1", "GPU memory used of all.", _filled),
         ):
             create(name, [_observing_accelerators(self, quantity)], unit, what)
+        for name, make, what, position in (
+            (semconv.LIMITER_LIMIT, meter.create_observable_gauge, "How many calls may run at once.", 0),
+            (semconv.LIMITER_IN_USE, meter.create_observable_gauge, "Calls that a limiter has let run.", 1),
+            (semconv.LIMITER_REJECTED, meter.create_observable_counter, "Calls that a limiter turned away.", 2),
+        ):
+            make(name, [_observing_limiters(self, position)], "{call}", what)
+        self._findings = meter.create_counter(semconv.FINDINGS, "{finding}", "Findings that opened.")
+        self._actions = meter.create_counter(semconv.MAINTENANCE_ACTIONS, "{action}", "Maintenance actions.")
         for name, unit, what, read in _HEALTH_GAUGES:
             meter.create_observable_gauge(name, [_observing_health(self, read)], unit, what)
 
@@ -130,6 +143,17 @@ class Instruments:
             self._queue.record(call.queue_ns / 1e9, {semconv.MODEL: attributes[semconv.MODEL]}, context)
         if call.usage is not None:
             self._record_usage(call, call.usage, context)
+
+    def record_finding(self, finding: Finding) -> None:
+        """Count a finding that opened."""
+        attributes = {semconv.FINDING_KIND: finding.kind.value, semconv.FINDING_SEVERITY: finding.severity.value}
+        if finding.model is not None:
+            attributes[semconv.MODEL] = finding.model
+        self._findings.add(1, attributes)
+
+    def record_action(self, action: str, outcome: str) -> None:
+        """Count a maintenance action that ended."""
+        self._actions.add(1, {semconv.MAINTENANCE_ACTION: action, semconv.MAINTENANCE_OUTCOME: outcome})
 
     def _record_usage(self, call: Call, usage: Usage, context: Context) -> None:
         attributes = {
@@ -238,6 +262,14 @@ def _observing_accelerators(
                     semconv.HW_VENDOR: device.vendor,
                 }
                 yield Observation(value, attributes)
+
+    return observe
+
+
+def _observing_limiters(instruments: Instruments, position: int) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    def observe(_options: CallbackOptions) -> Iterator[Observation]:
+        for model, *figures in instruments.source.limiters() if instruments.source is not None else ():
+            yield Observation(figures[position], {semconv.MODEL: model})
 
     return observe
 

@@ -58,7 +58,7 @@ class _Series:
         self.attributes: dict[str, Any] = dict(self.metric_attributes)
         if version is not None:
             self.attributes[semconv.ENGINE_VERSION] = version
-        self.running: set[OpenCall] = set()
+        self.running: set[_RecordedCall] = set()
         """Adding and removing are atomic, so that who removes a call is the one that ends it."""
 
 
@@ -75,6 +75,10 @@ class _RecordedCall(OpenCall):
     begun_as: tuple[Any, ...]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Recorder:
     """The `CallSink` that writes OpenTelemetry.
 
@@ -85,7 +89,7 @@ class Recorder:
         max_models: How many different model names are kept apart.
         stage_spans: Whether stages become child spans.
         version_of: Version of an engine's library by the engine's name, if known.
-        on_first_call: Called once a call has ended, on a thread of ours.
+        on_first_call: Called when the first call begins, on a thread of ours.
         each_round: Called about once a second while there are calls, on a thread of ours.
         limiters: By model; tell `limit` when one comes or goes.
     """
@@ -116,6 +120,8 @@ class Recorder:
         self._late: deque[tuple[_RecordedCall, int]] = deque()
         """Calls that have ended and are not written yet, with the time of their end."""
         self.stage_spans = stage_spans
+        self.before_call: Callable[[], None] = _nothing
+        """Called in the thread of each call before it begins."""
         self._names = health.names
         self._names.limit = max_models
         self._operations = NameLimit(_MAX_OPERATIONS)
@@ -139,6 +145,7 @@ class Recorder:
                 return None
             if self._late:
                 self.close_late()
+            self.before_call()
             series = self._series.get((engine, operation, model)) or self._series_of(engine, operation, model)
             call = _RecordedCall(engine, operation, series.model)
             call.series = series
@@ -151,6 +158,7 @@ class Recorder:
                 call.request = request
             if operation != semconv.LOAD and series.model not in self._warm:
                 call.cold = self._first_of(series.model)
+                self.writer.wake()  # a call that hangs is to be found though none ever ended
             self._open_or_undo(call, parent)
         except Exception:  # noqa: BLE001 - the host's call goes on uncounted
             guard.failed("begin")
@@ -378,6 +386,19 @@ class Recorder:
             if name == model and operation != semconv.LOAD
             for call in list(series.running)
         ]
+
+    def oldest(self, model: str) -> Exemplar | None:
+        """The span of the call of `model` that has been running longest, if one runs and has one."""
+        calls = [
+            call
+            for (_, operation, name), series in list(self._series.items())
+            if name == model and operation != semconv.LOAD
+            for call in list(series.running)
+        ]
+        if not calls:
+            return None
+        context = min(calls, key=lambda call: call.started_ns).span.get_span_context()
+        return Exemplar(context.trace_id, context.span_id) if context.is_valid else None
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
         """Engine, model and number of calls running now, zero included."""

@@ -90,7 +90,7 @@ class ModelStatistics:
             exemplar: Its span.
         """
         with self._lock:
-            self._window.add(ended_s, duration_s, failed=failed, cold=cold or rejected, size=size)
+            self._window.add(ended_s, duration_s, failed=failed, cold=cold, rejected=rejected, size=size)
             self._horizons.add(ended_s, failed=failed, slow=duration_s > self.slow_after_s and not failed)
             self._concurrency.add(ended_s - duration_s, ended_s)
             stretch = self._stretch
@@ -132,6 +132,11 @@ class ModelStatistics:
         """Successful calls of the last `horizon_s` seconds, and those of them slower than the objective."""
         with self._lock:
             return self._horizons.slow_counts(horizon_s, self._clock())
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether slow calls are told from others."""
+        return self.slow_after_s < inf
 
     def take_stretches(self) -> tuple[Stretch, ...]:
         """The stretches of ten seconds completed since this was last asked, idle ones too, oldest first.
@@ -178,6 +183,8 @@ class HealthRegistry:
         self._models: dict[str, ModelStatistics] = {}
         self.slow_after: Callable[[str], float] = lambda _: inf
         """Latency objective of a model in seconds, asked when its statistics are made."""
+        self.is_fed = False
+        """Whether an installation counts its calls here, so that other spans are to be judged too."""
         self._judged: OrderedDict[int, None] = OrderedDict()
 
     def now_s(self) -> float:

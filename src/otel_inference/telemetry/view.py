@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from otel_inference import semconv
-from otel_inference.health.judging import state_of
+from otel_inference.health.judging import state_by, state_of
 from otel_inference.health.snapshot import ModelHealth, latency_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from otel_inference.finding import Finding
     from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
 
 _FRESH_S: Final = 1.0
@@ -24,7 +26,8 @@ class HealthView:
         registry: The models' statistics.
         running: When the calls of a model that run now began, on the registry's clock.
         resources: Utilization of the machine by resource, as read last.
-        capacity: How many calls can run at once.
+        capacity: How many calls of a model can run at once.
+        findings: What is open about a model.
     """
 
     def __init__(
@@ -33,12 +36,14 @@ class HealthView:
         *,
         running: Callable[[str], list[float]],
         resources: Callable[[], Mapping[str, float]],
-        capacity: Callable[[], float],
+        capacity: Callable[[str], float],
+        findings: Callable[[str], tuple[Finding, ...]] = lambda _: (),
     ) -> None:
         self._registry = registry
         self._running = running
         self._resources = resources
         self._capacity = capacity
+        self._findings = findings
         self._cached: tuple[float, dict[str, ModelHealth]] = (-_FRESH_S, {})
 
     def health(self) -> dict[str, ModelHealth]:
@@ -55,21 +60,34 @@ class HealthView:
             self._cached = (now_s, found)
         return found
 
+    def renewed(self, found: Mapping[str, ModelHealth]) -> dict[str, ModelHealth]:
+        """The same health with the findings of now."""
+        return {name: self._with_findings(model) for name, model in found.items()}
+
+    def _with_findings(self, model: ModelHealth) -> ModelHealth:
+        findings = self._findings(model.model)
+        if findings == model.findings:
+            return model
+        state = max(state_of(model.window, model.oldest_active_s), state_by(findings))
+        return replace(model, findings=findings, state=state)
+
     def _of(self, name: str, model: ModelStatistics, resources: Mapping[str, float]) -> ModelHealth:
         running_since_s = self._running(name)
         window, concurrency = model.snapshot(running_since_s)
         oldest_active_s = self._registry.now_s() - min(running_since_s) if running_since_s else 0.0
+        findings = self._findings(name)
         return ModelHealth(
             model=name,
             throughput=window.throughput,
             latency=latency_of(window),
             error_ratio=window.error_ratio,
             error_ratio_interval=window.error_ratio_interval,
-            utilization={**resources, semconv.RESOURCE_CONCURRENCY: concurrency / self._capacity()},
+            utilization={**resources, semconv.RESOURCE_CONCURRENCY: concurrency / self._capacity(name)},
             active_calls=len(running_since_s),
             oldest_active_s=oldest_active_s,
             concurrency=concurrency,
-            state=state_of(window, oldest_active_s),
+            state=max(state_of(window, oldest_active_s), state_by(findings)),
+            findings=findings,
             calls=window.calls,
             errors=window.errors,
             window=window,

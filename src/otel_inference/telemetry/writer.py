@@ -72,9 +72,13 @@ class CallWriter:
             return
         self._queue.append((call, ended_ns))
         if not self._wake.is_set():
-            if self._thread is None:
-                self._start()
-            self._wake.set()
+            self.wake()
+
+    def wake(self) -> None:
+        """Have the thread make a round soon, and begin it where there is none."""
+        if self._thread is None and not self._stopped:
+            self._start()
+        self._wake.set()
 
     def drain(self) -> None:
         """Write all that is queued, and return when it is."""

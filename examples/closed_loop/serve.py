@@ -1,0 +1,71 @@
+"""An embedding server as anybody would write it, with a limiter in front of its model.
+
+Configured by the environment: `MODEL_FOLDER` (a sentence-transformers folder), `DEADLINE_S`, and
+`MAINTAIN=false` to leave limiter and maintenance out. Findings are appended to the file `FINDINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from fastapi import FastAPI
+from pydantic import BaseModel
+from sentence_transformers import SentenceTransformer
+
+import otel_inference
+from otel_inference.maintenance.asgi import OverloadMiddleware
+
+MODEL = "all-MiniLM-L6-v2"
+DEADLINE_S = float(os.environ["DEADLINE_S"])
+MAINTAIN = os.environ.get("MAINTAIN", "true") == "true"
+FINDINGS = Path(os.environ["FINDINGS"])
+
+
+def note(change: otel_inference.FindingChange) -> None:
+    """Append a finding that opened or closed."""
+    finding = change.finding
+    line = {"at": change.at.timestamp(), "event": change.event, "finding": finding.key, "advice": finding.advice}
+    with FINDINGS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+torch.set_num_threads(1)
+otel_inference.instrument(
+    config=otel_inference.Config(
+        window_s=10.0,
+        slo_latency=f"0.99<{DEADLINE_S}s",
+        maintenance="act" if MAINTAIN else "off",
+        alert_sinks=(note,),
+    )
+)
+model = SentenceTransformer(os.environ["MODEL_FOLDER"], device="cpu")
+otel_inference.name_model(model, MODEL)
+if MAINTAIN:
+    otel_inference.limit(MODEL, otel_inference.AdaptiveLimiter(deadline_s=DEADLINE_S))
+
+app = FastAPI()
+app.add_middleware(OverloadMiddleware)
+
+
+class Texts(BaseModel):
+    """What is to be embedded."""
+
+    texts: list[str]
+
+
+@app.post("/embed")
+def embed(body: Texts) -> dict[str, int]:
+    """Embed the texts; FastAPI runs this on one of its threads."""
+    return {"dimensions": model.encode(body.texts).shape[1]}
+
+
+@app.get("/figures")
+def figures() -> dict[str, float]:
+    """What the process knows of itself."""
+    health = otel_inference.health(MODEL)
+    rss_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    limit = health.utilization.get("concurrency", 0.0) if health else 0.0
+    return {"rss_bytes": rss_bytes, "concurrency_utilization": limit}

@@ -1,0 +1,262 @@
+"""Whether a set-up works, from the environment that the server would get: `otel-inference check`.
+
+Each check gives one or more results, in words that say what to do. Nothing is instrumented, and what is
+sent to the Collector is an empty request for each signal, which leaves no trace there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import importlib.util
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from otel_inference import semconv
+from otel_inference.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+HEALTH_SAMPLER: Final = "inference_health"
+_SAMPLERS: Final = (
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+)
+"""Those of the SDK itself."""
+_INSTRUMENTORS: Final = "opentelemetry_instrumentor"
+_ENGINES: Final = ("torch", "transformers", "onnxruntime", "sentence_transformers", "llama_cpp")
+_PATCHING_BY_THEMSELVES: Final = ("openlit", "traceloop-sdk")
+"""Distributions that instrument the same libraries when their own start function is called."""
+_DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+
+
+class Verdict(StrEnum):
+    """How bad a result is."""
+
+    OK = "ok"
+    SKIPPED = "skipped"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What one check found."""
+
+    subject: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+    """What to do; empty where nothing is to be done."""
+
+
+def of_environment(environ: Mapping[str, str]) -> list[Result]:
+    """All checks that need no network.
+
+    Args:
+        environ: The variables of the server to be.
+    """
+    return [
+        _switch(environ),
+        *_options(environ),
+        _service(environ),
+        _sampler(environ),
+        *_engines(environ),
+        *_duplicates(environ),
+    ]
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """1 if something failed, else 0: a warning is for a person to weigh."""
+    return int(any(result.verdict is Verdict.FAILED for result in results))
+
+
+@contextmanager
+def heard(logger: str) -> Iterator[list[str]]:
+    """Collect what is logged below `logger`, in place of printing it."""
+    said: list[str] = []
+
+    class _Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    log, ear = logging.getLogger(logger), _Ear()
+    before = log.propagate, log.level, log.disabled
+    log.propagate, log.disabled = False, False
+    log.setLevel(logging.WARNING)
+    log.addHandler(ear)
+    try:
+        yield said
+    finally:
+        log.removeHandler(ear)
+        log.propagate, log.disabled = before[0], before[2]
+        log.setLevel(before[1])
+
+
+def is_true(text: str | None) -> bool:
+    """How the SDK reads a boolean variable."""
+    return (text or "").strip().lower() == "true"
+
+
+def _switch(environ: Mapping[str, str]) -> Result:
+    if is_true(environ.get("OTEL_SDK_DISABLED")):
+        return Result(
+            subject="SDK",
+            verdict=Verdict.FAILED,
+            found="OTEL_SDK_DISABLED is true: nothing is exported",
+            remedy="Unset OTEL_SDK_DISABLED.",
+        )
+    file = environ.get("OTEL_CONFIG_FILE")
+    if file and not Path(file).is_file():
+        return Result(
+            subject="SDK",
+            verdict=Verdict.FAILED,
+            found=f"OTEL_CONFIG_FILE names {file}, which is not there",
+            remedy="Give the path of the file, or unset the variable.",
+        )
+    if file:
+        return Result(
+            subject="SDK",
+            verdict=Verdict.WARNING,
+            found=f"{file} configures it: of the variables below, those of exporters and sampler do not apply",
+            remedy="Compare the file with what is said here.",
+        )
+    return Result(subject="SDK", verdict=Verdict.OK, found="configured by environment variables")
+
+
+def _options(environ: Mapping[str, str]) -> list[Result]:
+    """One result for each option that the package would warn of."""
+    with heard("otel_inference") as said:
+        Config.from_env(environ)
+    if not said:
+        count = sum(name.startswith(semconv.ENV_PREFIX) for name in environ)
+        return [
+            Result(subject="options", verdict=Verdict.OK, found=f"{count} {semconv.ENV_PREFIX}* set, all understood")
+        ]
+    return [
+        Result(subject="options", verdict=Verdict.FAILED, found=text, remedy="Correct the variable, or unset it.")
+        for text in said
+    ]
+
+
+def _service(environ: Mapping[str, str]) -> Result:
+    attributes = dict(
+        pair.partition("=")[::2] for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in pair
+    )
+    name = environ.get("OTEL_SERVICE_NAME") or attributes.get("service.name")
+    if name:
+        return Result(subject="service", verdict=Verdict.OK, found=name)
+    return Result(
+        subject="service",
+        verdict=Verdict.WARNING,
+        found="it has no name: all such programs are shown as one, unknown_service",
+        remedy="Set OTEL_SERVICE_NAME.",
+    )
+
+
+def _sampler(environ: Mapping[str, str]) -> Result:
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip()
+    argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
+    own = [point.name for point in importlib.metadata.entry_points(group="opentelemetry_traces_sampler")]
+    known = (*_SAMPLERS, *own)
+    if not name:
+        return Result(
+            subject="sampler",
+            verdict=Verdict.WARNING,
+            found="none chosen: every call is a span that is exported",
+            remedy=f"Under load set OTEL_TRACES_SAMPLER={HEALTH_SAMPLER} and OTEL_TRACES_SAMPLER_ARG=0.01.",
+        )
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        return Result(
+            subject="sampler",
+            verdict=Verdict.FAILED,
+            found=f"OTEL_TRACES_SAMPLER={name} is unknown: the SDK takes its default, which keeps everything",
+            remedy=f"Did you mean {nearest[0]}?" if nearest else f"Known are {', '.join(known)}.",
+        )
+    if name.endswith("always_off"):
+        remedy = f"Set OTEL_TRACES_SAMPLER={HEALTH_SAMPLER}."
+        return Result(subject="sampler", verdict=Verdict.WARNING, found=f"{name}: no traces at all", remedy=remedy)
+    return _sampler_argument(name, argument)
+
+
+def _sampler_argument(name: str, argument: str) -> Result:
+    takes_ratio = name == HEALTH_SAMPLER or name.endswith("ratio")
+    if takes_ratio and argument and not _is_ratio(argument):
+        return Result(
+            subject="sampler",
+            verdict=Verdict.FAILED,
+            found=f"OTEL_TRACES_SAMPLER_ARG={argument} is not a number from 0 to 1: {name} takes its default",
+            remedy="Set OTEL_TRACES_SAMPLER_ARG=0.01 for one call in a hundred.",
+        )
+    return Result(subject="sampler", verdict=Verdict.OK, found=f"{name} {argument}".strip())
+
+
+def _is_ratio(text: str) -> bool:
+    try:
+        return 0.0 <= float(text) <= 1.0
+    except ValueError:
+        return False
+
+
+def _engines(environ: Mapping[str, str]) -> list[Result]:
+    """Which engines are there, and whether the launcher would instrument them."""
+    disabled = _names(environ.get(_DISABLED))
+    there = [name for name in _ENGINES if importlib.util.find_spec(name) is not None]
+    if not there:
+        remedy = f"Run this where the server runs. Without {', '.join(_ENGINES)} only observe() counts calls."
+        return [Result(subject="engines", verdict=Verdict.WARNING, found="none is installed here", remedy=remedy)]
+    shut = [name for name in there if f"inference_{name}" in disabled or "*" in disabled]
+    results = [Result(subject="engines", verdict=Verdict.OK, found=", ".join(there))]
+    if shut:
+        found = f"{', '.join(shut)}: not instrumented, by {_DISABLED}"
+        results.append(Result(subject="engines", verdict=Verdict.WARNING, found=found, remedy=f"Unset {_DISABLED}."))
+    return results
+
+
+def _duplicates(environ: Mapping[str, str]) -> list[Result]:
+    """Other instrumentations of the same libraries, which would count each call a second time."""
+    disabled = _names(environ.get(_DISABLED))
+    others = [
+        point.name
+        for point in importlib.metadata.entry_points(group=_INSTRUMENTORS)
+        if point.name in _ENGINES and point.name not in disabled and "*" not in disabled
+    ]
+    results = [
+        Result(
+            subject="duplicates",
+            verdict=Verdict.WARNING,
+            found=f"another instrumentation of {name} is installed: a call would be two spans",
+            remedy=f"Add {name} to {_DISABLED}, or uninstall it.",
+        )
+        for name in sorted(set(others))
+    ]
+    for name in _PATCHING_BY_THEMSELVES:
+        if _is_installed(name):
+            found = f"{name} is installed, which instruments the same libraries once it is started"
+            remedy = f"Start one of the two, or switch its instrumentation of {', '.join(_ENGINES)} off."
+            results.append(Result(subject="duplicates", verdict=Verdict.WARNING, found=found, remedy=remedy))
+    return results or [
+        Result(subject="duplicates", verdict=Verdict.OK, found="no other instrumentation of the engines")
+    ]
+
+
+def _names(text: str | None) -> set[str]:
+    return {name.strip() for name in (text or "").split(",") if name.strip()}
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,193 @@
+"""Whether the level of a stream has shifted: the latency of calls, say, one value per stretch of ten seconds."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from otel_inference.diagnosis.usual import Learner, Sample, Usual, median
+from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, THRESHOLD, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_GATE: Final = 0.75
+"""Share of the least effect that a run must lie above it; of shifts just as large, half are estimated lower."""
+_RETURN_THRESHOLD: Final = 3.1
+"""Standard errors by which a run must lie below half the shift, for the shift to be over."""
+_CUT: Final = 1.1
+"""Two windows that count for the most that one can are so many times what a shift takes."""
+
+
+class _Judged(NamedTuple):
+    """A window beside what is usual, upwards being the direction that is looked for."""
+
+    at_s: float
+    excess: float
+    """Value above the usual level, cut off so that one window alone does not decide."""
+    effect: float
+    """The same, cut off further out, times the precision."""
+    surprise: float
+    """Excess that the window before did not foretell, times the precision."""
+    precision: float
+    """1 for a window with as many samples behind it as usual or more, less for fewer."""
+
+
+class ShiftDetector(Watch[Sample]):
+    """Finds a lasting shift of a stream's level, in one direction.
+
+    A window is compared with what is usual: the median of the last 90 windows (at least 30, none older than two
+    hours), without the latest 12. Runs of 2 to 36 latest windows are tested for a shift at their beginning, by
+    generalised least squares under autocorrelation of first order: a window-limited likelihood ratio (Lai, JRSS B
+    57, 1995). A shift is found when a run lies 4.7 standard errors above what is usual, and three quarters of the
+    least effect. No window counts for more than about half of that, so that one outlier is not a shift.
+
+    While a shift lasts, what is usual is frozen. It is over when a run of three windows or more has returned below
+    half of it, or after 30 minutes, when its level is accepted as the usual one. After a gap of more than 30 minutes
+    the detector starts anew, in silence.
+
+    Args:
+        direction: 1 finds rises, -1 finds falls.
+        min_effect: Smallest shift worth finding, in units of the values; default: ln 1.2, which is a fifth more
+            where the values are natural logarithms.
+        noise_floor: Smallest standard deviation of a window that is believed, in units of the values.
+        phase: Detectors of different phases learn what is usual at different times, so that no evaluation of many
+            models is long.
+
+    Attributes:
+        shifted: Whether the level is shifted now.
+        since_s: When the first shifted window began, as far as can be told; `None` unless shifted.
+        accepted_s: When a shifted level was last accepted as the usual one; `None` if it never was.
+
+    Raises:
+        ValueError: If the direction is not 1 or -1, or a size is not positive.
+    """
+
+    def __init__(
+        self, *, direction: int = 1, min_effect: float = math.log(1.2), noise_floor: float = 0.02, phase: int = 0
+    ) -> None:
+        if direction not in {1, -1} or not (min_effect > 0 and noise_floor > 0):
+            given = f"direction={direction!r}, min_effect={min_effect!r}, noise_floor={noise_floor!r}"
+            msg = f"{given}; expected 1 or -1, and positive sizes"
+            raise ValueError(msg)
+        self._direction = direction
+        self._min_effect = min_effect
+        self._learner = Learner(noise_floor)
+        self._usual: Usual | None = None
+        self._recent: deque[_Judged] = deque(maxlen=LONGEST_RUN)
+        super().__init__(phase)
+
+    @property
+    def baseline(self) -> float | None:
+        """What is usual, in units of the values; `None` while that is not known."""
+        return None if self._usual is None else self._direction * self._usual.level
+
+    @property
+    def shift(self) -> float:
+        """How far the level has moved from the baseline, with its sign; 0 unless shifted."""
+        return self._direction * self._size(self._usual) if self.shifted and self._usual is not None else 0.0
+
+    def update(self, value: float, at_s: float, *, weight: float = 1.0) -> float:
+        """Take one window's value; idle windows are left out.
+
+        Args:
+            value: Best a natural logarithm, so that shifts add. One that is not finite is ignored.
+            at_s: When the window ended.
+            weight: Samples behind the value; windows with fewer than usual count as noisier.
+
+        Returns:
+            How surely the level has shifted: 0 for not at all, 0.5 where a shift is found, below 1 however sure it
+            is; e² / (e² + 4.7²) for a run that lies e standard errors above what is usual. 0 while warming up.
+        """
+        if not (math.isfinite(value) and weight > 0):
+            return self._sureness
+        return self._take(Sample(at_s, self._direction * value, weight))
+
+    def _forget(self) -> None:
+        self._learner.forget()
+        self._usual = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._recent.clear()
+
+    def _learn(self, windows: Sequence[Sample]) -> None:
+        self._usual = self._learner.learn(windows)
+
+    def _evidence(self, window: Sample) -> tuple[float, int]:
+        usual = self._usual
+        if usual is None:
+            return 0.0, 0
+        self._recent.append(self._judged(window, usual))
+        return self._scan(usual)
+
+    def _judged(self, sample: Sample, usual: Usual) -> _Judged:
+        before = self._recent[-1] if self._recent else None
+        follows = before is not None and usual.adjacent(before.at_s, sample.at_s)
+        precision = usual.precision(sample.weight)
+        excess, cut = sample.value - usual.level, _cut(usual) / math.sqrt(precision)
+        effect_cut = max(cut, 2.0 * _GATE * self._min_effect)
+        cut_off = max(-cut, min(cut, excess))
+        foretold = usual.autocorrelation * before.excess if before is not None and follows else 0.0
+        return _Judged(
+            at_s=sample.at_s,
+            excess=cut_off,
+            effect=precision * max(-effect_cut, min(effect_cut, excess)),
+            surprise=precision * (cut_off - foretold),
+            precision=precision,
+        )
+
+    def _scan(self, usual: Usual) -> tuple[float, int]:
+        """Standard errors that the most telling run lies above what is usual, and its length.
+
+        A step at the beginning of a run shows in full in the first surprise, and in each later one by what the
+        window before leaves of it. A run below the gate tells less, in proportion.
+        """
+        best, best_length = 0.0, 0
+        left, gate = 1.0 - usual.autocorrelation, _GATE * self._min_effect
+        level_variance = math.pi / 2 / usual.windows  # of a median, in units of the stream's long-run variance
+        surprise = precision = effect = 0.0
+        for length, each in enumerate(reversed(self._recent), 1):
+            effect += each.effect
+            if length in _TESTED and effect > 0:
+                known = left * precision + each.precision
+                variance = left * left * precision + each.precision + known * known * level_variance
+                found = (left * surprise + each.surprise) / (usual.noise * math.sqrt(variance))
+                found *= min(1.0, effect / (gate * (precision + each.precision)))
+                if found > best:
+                    best, best_length = found, length
+            surprise += each.surprise
+            precision += each.precision
+        return best, best_length
+
+    def _size(self, usual: Usual) -> float:
+        return median([each.value for each in self._during]) - usual.level
+
+    def _returned(self) -> bool:
+        """Whether a run of latest windows has returned below half of the shift, and below the gate."""
+        usual = self._usual
+        if usual is None:
+            return True
+        half = max(self._size(usual), _GATE * self._min_effect) / 2
+        noise = usual.noise / (1.0 - usual.autocorrelation)  # of each, in a mean of many
+        precision = below = excess = 0.0
+        for length, each in enumerate(reversed(self._during), 1):
+            weight = usual.precision(each.weight)
+            cut = _cut(usual) / math.sqrt(weight)
+            precision += weight
+            excess += weight * (each.value - usual.level)
+            below += weight * max(-cut, min(cut, half - (each.value - usual.level)))
+            if length >= RETURN_RUN and below >= _RETURN_THRESHOLD * noise * math.sqrt(precision):
+                return excess < _GATE * self._min_effect * precision
+            if length == LONGEST_RUN:
+                break
+        return False
+
+
+_TESTED: Final = frozenset(RUNS)
+
+
+def _cut(usual: Usual) -> float:
+    """Excess that a window counts for at most: two such windows are a shift, one and an ordinary one are not."""
+    return _CUT * THRESHOLD * usual.noise / math.hypot(1.0, 1.0 - usual.autocorrelation)

@@ -1,0 +1,131 @@
+"""Calls that wait for a place, or get none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_inference.diagnosis.lifecycle import Latch, Verdict
+from otel_inference.diagnosis.profile import Profile
+from otel_inference.finding import FindingKind, Severity
+from otel_inference.health.window import wilson_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_inference.diagnosis.observation import ModelObservation
+    from otel_inference.diagnosis.work import Work
+    from otel_inference.health.stretch import Stretch
+
+_RECENT: Final = 3
+_QUEUE_RATIO: Final = 0.5
+_LEAST_WAIT_S: Final = 0.01
+_FEWEST_CALLS: Final = 20
+_GREW: Final = 1.5
+_REJECTED_RATIO: Final = 0.05
+_FEWEST_REJECTED: Final = 3
+_CRITICAL_RATIO: Final = 0.5
+_SATURATED: Final = 0.95
+_BUSY: Final = 0.6
+
+
+class QueueRule:
+    """Finds that waiting is most of the calls' time, or most of what was added to it, or that calls are turned away.
+
+    Args:
+        model: The model's name.
+        work: What is known of its calls.
+    """
+
+    def __init__(self, model: str, work: Work) -> None:
+        self._model = model
+        self._work = work
+        self._waiting = Latch()
+        self._full = Latch()
+        self._recent: list[Stretch] = []
+        self._profile = Profile()
+
+    @property
+    def waits(self) -> bool:
+        """Whether calls stand in a queue."""
+        return self._waiting.is_on
+
+    def judge(self, seen: ModelObservation, at_s: float) -> Sequence[Verdict]:
+        """What holds now."""
+        for stretch in seen.stretches:
+            self._recent = [*self._recent[1 - _RECENT :], stretch]
+            self._profile = Profile.of(self._recent)
+            self._waiting.update(self._level(), stretch.started_s)
+        concurrency = seen.health.utilization.get("concurrency", 0.0)
+        self._full.update(concurrency / _SATURATED, at_s)
+        verdicts = []
+        if self._waiting.is_on:
+            verdicts.append(self._bottleneck(seen))
+        if self._full.is_on:
+            verdicts.append(self._saturation(seen, concurrency))
+        return verdicts
+
+    def _level(self) -> float:
+        return max(self._waiting_level(), self._rejecting_level())
+
+    def _waiting_level(self) -> float:
+        profile, usual = self._profile, self._work.usual
+        if profile.ended < _FEWEST_CALLS or profile.queue_per_call_s < _LEAST_WAIT_S:
+            return 0.0
+        level = profile.queue_ratio / _QUEUE_RATIO
+        usual_s = usual.service_per_call_s + usual.queue_per_call_s
+        added_s = profile.service_per_call_s + profile.queue_per_call_s - usual_s
+        if usual.ended >= _FEWEST_CALLS and added_s >= (_GREW - 1) * usual_s:
+            level = max(level, (profile.queue_per_call_s - usual.queue_per_call_s) / added_s / _QUEUE_RATIO)
+        return level
+
+    def _rejecting_level(self) -> float:
+        rejected, calls = self._rejected()
+        if rejected < _FEWEST_REJECTED:
+            return 0.0
+        return wilson_interval(rejected, calls)[0] / _REJECTED_RATIO
+
+    def _rejected(self) -> tuple[int, int]:
+        return sum(each.rejected for each in self._recent), sum(each.calls for each in self._recent)
+
+    def _bottleneck(self, seen: ModelObservation) -> Verdict:
+        rejected, calls = self._rejected()
+        turned_away = wilson_interval(rejected, calls)[0] >= _CRITICAL_RATIO
+        cpu = seen.health.utilization.get("cpu")
+        idle = cpu is not None and cpu < _BUSY
+        return Verdict(
+            kind=FindingKind.BOTTLENECK,
+            subject="queue",
+            severity=Severity.CRITICAL if turned_away else Severity.WARNING,
+            model=self._model,
+            since_s=self._waiting.since_s,
+            evidence={
+                "queue_ratio": round(self._profile.queue_ratio, 3),
+                "queue_per_call_s": round(self._profile.queue_per_call_s, 4),
+                "service_per_call_s": round(self._profile.service_per_call_s, 4),
+                "rejected": rejected,
+                "calls": calls,
+                "window_s": round(self._recent[-1].ended_s - self._recent[0].started_s, 1),
+                **({} if cpu is None else {"cpu_ratio": round(cpu, 3)}),
+            },
+            advice=(
+                "Calls wait while processors are idle: let more run at once (AdaptiveLimiter learns how many)."
+                if idle
+                else "More calls arrive than can be served: bound the wait (AdaptiveLimiter), add replicas, or let a Tuner find the batch size."
+            ),
+            exemplar=self._work.slowest(),
+        )
+
+    def _saturation(self, seen: ModelObservation, concurrency: float) -> Verdict:
+        return Verdict(
+            kind=FindingKind.SATURATION,
+            subject="concurrency",
+            severity=Severity.WARNING if self._waiting.is_on else Severity.INFO,
+            model=self._model,
+            since_s=self._full.since_s,
+            evidence={
+                "concurrency_ratio": round(concurrency, 3),
+                "in_flight": round(seen.health.concurrency, 2),
+                "window_s": round(seen.health.window.covered_s, 1),
+            },
+            advice="All places are taken: let an AdaptiveLimiter learn how many there may be, or add replicas.",
+        )

@@ -1,0 +1,136 @@
+"""What is usual of a stream: its level, how far windows scatter around it, and how much they take after one another."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import mul
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MEMORY: Final = 36
+"""Estimates that the noise is averaged over, as it changes less than the level does."""
+_ADJACENT: Final = 1.5
+"""Windows follow one another if they are at most so many usual steps apart."""
+_OUTLIER: Final = 3.0
+_MAX_AUTOCORRELATION: Final = 0.9
+_SD_PER_MAD: Final = 1.4826
+"""Standard deviation over median absolute deviation, of a normal distribution."""
+_SD_PER_P90: Final = 1 / 1.6449
+"""The same over the 90 % quantile of absolute deviations."""
+
+
+class Sample(NamedTuple):
+    """A window's value."""
+
+    at_s: float
+    value: float
+    weight: float
+    """Samples behind it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """Level and noise of a healthy stream, which is taken for an autoregressive process of first order."""
+
+    level: float
+    noise: float
+    """Standard deviation of what the window before does not foretell."""
+    autocorrelation: float
+    weight: float
+    """Samples behind a window; one with fewer counts as noisier in proportion, one with more as no better."""
+    step_s: float
+    """Time from window to window."""
+    windows: int
+    """How many it was learned from."""
+
+    def precision(self, weight: float) -> float:
+        """Inverse variance of a window with so many samples behind it, 1 for a usual one."""
+        return min(1.0, weight / self.weight)
+
+    def adjacent(self, before_s: float, at_s: float) -> bool:
+        """Whether no window is missing between two."""
+        return at_s - before_s <= _ADJACENT * self.step_s
+
+
+class Learner:
+    """Estimates what is usual, again and again, with noise that is averaged over the estimates of some hours.
+
+    Args:
+        noise_floor: Smallest standard deviation of a window that is believed.
+    """
+
+    def __init__(self, noise_floor: float) -> None:
+        self._noise_floor = noise_floor
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._estimates = 0
+        self._noise = self._autocorrelation = 0.0
+
+    def learn(self, samples: Sequence[Sample]) -> Usual:
+        """What is usual by these samples, oldest first.
+
+        The level is their median, the noise their standard deviation without outliers.
+        """
+        level = median([each.value for each in samples])
+        weight = median([each.weight for each in samples])
+        gaps_s = [after.at_s - before.at_s for before, after in pairwise(samples)]
+        step_s = median(gaps_s)
+        excess = [(value - level) * (1.0 if own >= weight else math.sqrt(own / weight)) for _, value, own in samples]
+        follows = [gap_s <= _ADJACENT * step_s for gap_s in gaps_s]
+        self._estimates += 1
+        rate = 1.0 / min(self._estimates, _MEMORY)
+        self._autocorrelation += rate * (_autocorrelation(excess, follows) - self._autocorrelation)
+        autocorrelation = min(_MAX_AUTOCORRELATION, max(0.0, self._autocorrelation))
+        innovations = [
+            after - autocorrelation * before * following
+            for (before, after), following in zip(pairwise(excess), follows, strict=True)
+        ]
+        floor = self._noise_floor * math.sqrt(1.0 - autocorrelation**2)
+        self._noise += rate * (max(_spread(innovations), floor) - self._noise)
+        return Usual(
+            level=level,
+            noise=self._noise,
+            autocorrelation=autocorrelation,
+            weight=weight,
+            step_s=step_s,
+            windows=len(samples),
+        )
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle value.
+
+    >>> median([3.0, 1.0, 2.0, 10.0])
+    2.5
+    """
+    ranked = sorted(values)
+    return (ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Standard deviation of values around 0, outliers drawn in to where normal ones are rare."""
+    sizes = sorted(abs(each) for each in values)
+    usual = max(_SD_PER_MAD * sizes[len(sizes) // 2], _SD_PER_P90 * sizes[int(0.9 * len(sizes))])
+    cut = _OUTLIER * usual
+    within = bisect_right(sizes, cut)
+    return math.sqrt((sum(map(mul, sizes[:within], sizes[:within])) + (len(sizes) - within) * cut * cut) / len(sizes))
+
+
+def _autocorrelation(excess: Sequence[float], follows: Sequence[bool]) -> float:
+    """Correlation of windows with the ones before them, corrected for the bias of few (Kendall, Biometrika 41, 1954)."""
+    cut = _OUTLIER * _SD_PER_MAD * median([abs(each) for each in excess])
+    cut_off = [each if -cut <= each <= cut else math.copysign(cut, each) for each in excess]
+    pairs = sum(follows)
+    square = sum(each * each for each in cut_off) * pairs / len(cut_off)
+    if square <= 0:
+        return 0.0
+    product = sum(one * other for (one, other), following in zip(pairwise(cut_off), follows, strict=True) if following)
+    raw = product / square
+    return raw + (1.0 + 3.0 * raw) / pairs

@@ -1,0 +1,380 @@
+"""Which call may run now, which may wait for it, and which is turned away: the deciding part of the limiter."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from otel_inference.errors import ConfigError
+from otel_inference.maintenance.climb import Climb
+
+_MANY: Final = 50
+_FADE: Final = 1 / _MANY
+"""Weight of one more call or arrival in a fading mean."""
+_HIGH: Final = 0.9
+"""Quantile of the service time that a waiting call of unknown size is left in overload."""
+_HIGH_UP: Final = 0.1 * _HIGH
+_HIGH_DOWN: Final = 0.1 * (_HIGH - 1.0)
+"""Steps of that quantile over the mean, which balance where one call in ten is slower."""
+_WARM_UP: Final = 3
+"""First calls of each size class, which teach nothing: they compile, allocate and load."""
+_OUTLIER: Final = 10.0
+"""A service time counts for at most so many times what was expected."""
+_ENOUGH: Final = 10
+"""Calls to know before anything is expected."""
+
+_OVERLOADED: Final = 0.8
+"""Share of the arrivals admitted below which there is overload."""
+_STANDING: Final = 1.5
+"""Deadlines after which a queue that was never empty means overload, and after which a pause ends it."""
+_IDLE: Final = math.log(0.01)
+_IDLE_SIZED: Final = math.log(0.003)
+"""Share of the time, as a logarithm, for which a place may be empty because the queue was kept short.
+
+Less where sizes are known: then a longer queue makes no call late.
+"""
+_UNKNOWN_QUEUE: Final = 10
+"""Calls that may wait for each place while service time or deadline are unknown."""
+_LEAST_SHARE: Final = 0.01
+
+
+class ServiceTime:
+    """How long calls are worked on, and how that grows with their size.
+
+    Of sized calls: least squares with fading weights of time = fixed + per_size * size, neither part negative. Of
+    the others: the mean. The high quantile is kept as a multiple of the mean, so that it follows at once when the
+    machine becomes slower; it moves by stochastic approximation (Robbins and Monro, 1951).
+
+    Attributes:
+        mean_s: Fading mean of all calls; 0 while none is known.
+        high_s: 0.9 quantile of all calls.
+    """
+
+    __slots__ = (
+        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size", "_size_square", "_size_time", "_time", "high_s",
+        "mean_s",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.mean_s = self.high_s = 0.0
+        self._high = -math.log(1.0 - _HIGH)  # as of an exponential distribution
+        self._known = self._known_sized = 0
+        self._size = self._time = self._size_square = self._size_time = 0.0
+        self._fitted: tuple[float, float] | None = 0.0, 0.0
+        self._seen: dict[int, int] = {}
+
+    def expect(self, size: float | None) -> float:
+        """Seconds that a call of this size takes; 0 while none is known."""
+        if size is None or not self._known_sized:
+            return self.mean_s
+        fixed_s, per_size_s = self.fit()
+        return fixed_s + per_size_s * size
+
+    def fit(self) -> tuple[float, float]:
+        """Seconds that a sized call takes whatever its size, and seconds per unit of size."""
+        if self._fitted is None:
+            size, time_s = self._size, self._time
+            spread = self._size_square - size * size
+            # Sizes that are all alike say nothing of how time grows with them.
+            alike = spread <= 1e-6 * self._size_square
+            slope = 0.0 if alike else (self._size_time - size * time_s) / spread
+            per_size_s = min(max(slope, 0.0), time_s / size)
+            self._fitted = time_s - per_size_s * size, per_size_s
+        return self._fitted
+
+    def learn(self, service_s: float, size: float | None) -> float:
+        """Learn from a call.
+
+        Args:
+            service_s: How long it was worked on.
+            size: Its size, where known.
+
+        Returns:
+            What it counted for: less than `service_s` for an outlier, 0 for one of the first of its size class.
+        """
+        kind = -1 if size is None else int(size).bit_length()
+        seen = self._seen.get(kind, 0)
+        if seen < _WARM_UP:
+            self._seen[kind] = seen + 1
+            return 0.0
+        known = self._known = self._known + 1
+        if service_s > _OUTLIER * self.mean_s and known > _ENOUGH:
+            service_s = min(service_s, _OUTLIER * self.expect(size))
+        self.mean_s += (service_s - self.mean_s) * (_FADE if known > _MANY else 1 / known)
+        self._high += _HIGH_UP if service_s > self.high_s else _HIGH_DOWN
+        self.high_s = self._high * self.mean_s
+        if size is not None:
+            known = self._known_sized = self._known_sized + 1
+            weight = _FADE if known > _MANY else 1 / known
+            self._size += (size - self._size) * weight
+            self._time += (service_s - self._time) * weight
+            self._size_square += (size * size - self._size_square) * weight
+            self._size_time += (size * service_s - self._size_time) * weight
+            self._fitted = None
+        return service_s
+
+
+class Gate:
+    """Lets at most k calls run, and lets wait only who has a chance to be done within the deadline.
+
+    A call that finds a free place and nobody waiting starts. Another one waits if its expected wait and its expected
+    service time leave it within the deadline, and if the queue is no longer than is good: bursts may use what the
+    deadline leaves beyond a mean service time; in overload (more than a fifth of the arrivals is turned away, or the
+    queue has not been empty for 1.5 deadlines) a high quantile of the service time has to be left, and the queue is
+    only so long that a place is empty for less than 1 % of the time: with a share a of the arrivals admitted, m
+    waiting calls leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits is started
+    in the order of arrival whatever its size, unless by then it would be done too late.
+
+    Service times are learned from the calls (`ServiceTime`); nothing else is assumed of them. The rule and its
+    constants are own work; `benchmarks/limiting` measures it beside others.
+
+    One thread at a time; the caller holds a lock and counts who runs and who waits. It passes each call's size, if
+    any, to all methods alike.
+
+    Args:
+        deadline_s: Seconds from arrival to end that a call may take. `None`: ten times the mean service time, or
+            five times its 0.9 quantile if that is more, as seen while nobody waits; see `deadline_s`.
+        workers: k. `None`: found by a hill climb (`Climb`), which learns from calls with a size only and stays at
+            `guess` without.
+        guess: Where the climb starts: what the machine suggests, such as cores divided by threads per call.
+
+    Raises:
+        ConfigError: If the deadline or k is not positive.
+
+    >>> gate = Gate(deadline_s=0.5, workers=1)
+    >>> gate.admit(now=0.0, running=0, queued=0)
+    True
+    >>> for end in range(1, 11):
+    ...     gate.finished(now=end * 0.2, started=end * 0.2 - 0.2, service_s=0.2)
+    >>> [gate.admit(now=2.0, running=1, queued=queued) for queued in range(3)]
+    [True, False, False]
+    """
+
+    __slots__ = (
+        "_admitted", "_arrived_s", "_base", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_limit", "_running",
+        "_service", "_waiting", "_waiting_size", "_waiting_sized",
+    )  # fmt: skip
+
+    def __init__(self, deadline_s: float | None, workers: int | None = None, *, guess: int = 1) -> None:
+        if deadline_s is not None and not deadline_s > 0.0:
+            msg = f"deadline_s must be positive, not {deadline_s!r}"
+            raise ConfigError(msg)
+        if workers is not None and workers < 1:
+            msg = f"workers must be at least 1, not {workers!r}"
+            raise ConfigError(msg)
+        self._given = deadline_s is not None
+        self._deadline_s = math.inf if deadline_s is None else deadline_s
+        self._climb = Climb(guess) if workers is None else None
+        self._limit = max(1, guess) if workers is None else workers
+        self._service = ServiceTime()
+        self._calm = 0
+        self._calm_s = 0.0
+        """Mean service time while nobody waits."""
+        self._admitted = 1.0
+        """Fading share of the arrivals that were admitted."""
+        self._arrived_s = self._empty_s = -math.inf
+        self._running = 0
+        self._waiting = self._waiting_sized = 0
+        self._waiting_size = 0.0
+        self._base = 0.0
+
+    @property
+    def deadline_s(self) -> float:
+        """The deadline, given or learned; infinite while it is to be learned."""
+        return self._deadline_s
+
+    def run_limit(self, now: float) -> int:  # noqa: ARG002 - a rule that changes k with time needs it
+        """How many calls may run.
+
+        Args:
+            now: Seconds on the caller's clock.
+        """
+        return self._limit
+
+    def admit(
+        self, now: float, running: int, queued: int, size: float | None = None, deadline_s: float | None = None
+    ) -> bool:
+        """Whether a call that arrives may stay.
+
+        It is to start at once if fewer than `run_limit` run and nobody waits, and to wait otherwise.
+
+        Args:
+            now: Seconds on the caller's clock.
+            running: Calls that run.
+            queued: Calls that wait.
+            size: Its size: tokens, pixels or whatever work grows with; `None` where unknown.
+            deadline_s: Seconds that this call may take, if not those of all.
+        """
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        if limit_s <= 0.0:
+            return False
+        if now - self._arrived_s > _STANDING * limit_s:
+            self._admitted = 1.0
+        self._arrived_s = now
+        self._running = running
+        self._waiting = queued
+        if not queued:
+            self._empty_s = now
+            self._waiting_sized = 0
+            self._waiting_size = 0.0
+            if running < self._limit:
+                self._admitted += (1.0 - self._admitted) * _FADE
+                self._start(now)
+                return True
+        return self._queue(now, queued, _proper(size), limit_s)
+
+    def may_start(
+        self, now: float, waited_s: float, size: float | None = None, deadline_s: float | None = None
+    ) -> bool:
+        """Whether the call that waited longest may start; otherwise it is too late for it and it is turned away.
+
+        Either way it waits no more. Only for calls that waited, when fewer than `run_limit` run.
+
+        Args:
+            now: Seconds on the caller's clock.
+            waited_s: Seconds since it arrived.
+            size: As for `admit`.
+            deadline_s: As for `admit`.
+        """
+        size = _proper(size)
+        self.left(now, size)
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        if size is not None:
+            needed_s = self._service.expect(size)
+        elif self._overloaded(now, limit_s):
+            needed_s = self._reserve_s(limit_s)
+        else:
+            # Nobody has a better chance in its place: half of the mean is done in time often enough.
+            needed_s = 0.5 * self._service.mean_s
+        if waited_s + needed_s > limit_s:
+            return False
+        self._start(now)
+        return True
+
+    def left(self, now: float, size: float | None = None) -> None:  # noqa: ARG002 - as the other methods
+        """Say that a call that waited went away by itself: cancelled, or tired of waiting.
+
+        Args:
+            now: Seconds on the caller's clock.
+            size: As for `admit`.
+        """
+        size = _proper(size)
+        self._waiting = max(0, self._waiting - 1)
+        if size is not None and self._waiting_sized:
+            self._waiting_sized -= 1
+            self._waiting_size = max(0.0, self._waiting_size - size)
+
+    def finished(
+        self,
+        now: float,
+        started: float,
+        service_s: float,
+        size: float | None = None,
+        ok: bool = True,  # noqa: FBT001, FBT002 - as agreed with whoever enforces
+    ) -> None:
+        """Say that a running call ended.
+
+        Args:
+            now: Seconds on the caller's clock.
+            started: When it started, on the same clock.
+            service_s: Seconds that it was worked on.
+            size: As for `admit`.
+            ok: Whether its time says something of the service: it did not fail and was not cold.
+        """
+        self._running = max(0, self._running - 1)
+        counted_s = 0.0
+        if ok and 0.0 < service_s < math.inf:
+            size = _proper(size)
+            counted_s = self._service.learn(service_s, size)
+            if counted_s and not self._given and not self._waiting:
+                self._learn_deadline(counted_s)
+        if self._climb is not None:
+            slowness = None if size is None or not counted_s else self._slowness(counted_s, size)
+            self._climb.ended(now, self._running, started, slowness)
+            self._limit = self._climb.limit
+
+    def expected_s(self, size: float | None = None) -> float:
+        """Seconds that a call is expected to be worked on; 0 while nothing is known.
+
+        Args:
+            size: As for `admit`.
+        """
+        return self._service.expect(_proper(size))
+
+    def retry_after_s(self, now: float, running: int, queued: int) -> float:  # noqa: ARG002 - as the other methods
+        """Seconds after which the calls that are there now are expected to leave a place; 1 while nothing is known.
+
+        Args:
+            now: Seconds on the caller's clock.
+            running: Calls that run.
+            queued: Calls that wait.
+        """
+        if running < self._limit and not queued:
+            return 0.0
+        return self._wait_s(queued) if self._service.mean_s else 1.0
+
+    def _queue(self, now: float, queued: int, size: float | None, deadline_s: float) -> bool:
+        """Have a call wait, or not."""
+        if not self._may_wait(now, queued, size, deadline_s):
+            self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
+            return False
+        self._admitted += (1.0 - self._admitted) * _FADE
+        self._waiting += 1
+        if size is not None:
+            self._waiting_sized += 1
+            self._waiting_size += size
+        return True
+
+    def _start(self, now: float) -> None:
+        self._running += 1
+        if self._climb is not None:
+            self._climb.began(now, self._running)
+
+    def _may_wait(self, now: float, queued: int, size: float | None, deadline_s: float) -> bool:
+        mean_s = self._service.mean_s
+        if not mean_s or deadline_s == math.inf:
+            return queued < _UNKNOWN_QUEUE * self._limit
+        wait_s = self._wait_s(queued)
+        if wait_s + self._service.expect(size) > deadline_s:
+            return False
+        if not queued:
+            return True
+        idle = _IDLE if size is None else _IDLE_SIZED
+        if queued * math.log(self._admitted) < idle:
+            return False
+        reserve_s = self._reserve_s(deadline_s) if self._overloaded(now, deadline_s) else mean_s
+        return wait_s + reserve_s <= deadline_s
+
+    def _wait_s(self, queued: int) -> float:
+        """Expected wait of one more: the work of those before it and what is left of one that runs, over k."""
+        work_s = self._service.mean_s * (max(0, queued - self._waiting_sized) + 1)
+        if self._waiting_sized:
+            fixed_s, per_size_s = self._service.fit()
+            work_s += fixed_s * self._waiting_sized + per_size_s * self._waiting_size
+        return work_s / self._limit
+
+    def _overloaded(self, now: float, deadline_s: float) -> bool:
+        return self._admitted < _OVERLOADED or now - self._empty_s > _STANDING * deadline_s
+
+    def _reserve_s(self, deadline_s: float) -> float:
+        """What a waiting call is left of the deadline in overload; where calls take long, not more than half of it."""
+        return max(self._service.mean_s, min(self._service.high_s, 0.5 * deadline_s))
+
+    def _learn_deadline(self, service_s: float) -> None:
+        service = self._service
+        self._calm += 1
+        self._calm_s += (service_s - self._calm_s) * max(1 / self._calm, _FADE)
+        if self._calm >= _ENOUGH:
+            self._deadline_s = self._calm_s * max(10.0, 5.0 * service.high_s / service.mean_s)
+
+    def _slowness(self, service_s: float, size: float) -> float:
+        """Time per unit of work, which is size and what every call costs; the same measure during a comparison."""
+        if self._climb is not None and self._climb.fresh:
+            fixed_s, per_size_s = self._service.fit()
+            self._base = fixed_s / max(per_size_s, 1e-12 * fixed_s, 1e-300)
+        return service_s / (size + self._base)
+
+
+def _proper(size: float | None) -> float | None:
+    """A size that work can be proportional to, or nothing."""
+    return size if size is not None and 0.0 < size < math.inf else None

@@ -1,0 +1,352 @@
+"""Alerts over a whole fleet as findings: an HTTP endpoint that Prometheus Alertmanager notifies.
+
+What one process sees may be well where the fleet is not. Rules over all processes are evaluated by
+Prometheus, and Alertmanager tells a receiver of those that fire (its webhook, version 4 of the JSON:
+https://prometheus.io/docs/alerting/latest/configuration/#webhook_config). An alert that carries
+`scope: fleet` and a finding's `kind` as labels becomes a `Finding`, which sets maintenance off as one of the
+process's own does; others are passed over, those that processes send themselves among them.
+
+The endpoint listens on the loopback address unless told otherwise, takes nothing without its token,
+and handles one request at a time, on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread, current_thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_inference import guard
+from otel_inference.errors import ConfigError
+from otel_inference.finding import Finding, FindingKind, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+THREAD_NAME: Final = "otel-inference-receiver"
+PATH: Final = "/alerts"
+HOLD_S: Final = 1800.0
+"""How long a finding stays open without being heard of again; longer than Alertmanager's `repeat_interval`."""
+MAX_BODY_BYTES: Final = 1 << 20
+MAX_OPEN: Final = 1000
+MIN_TOKEN_LENGTH: Final = 16
+
+_FLEET: Final = "fleet"
+_MAX_TEXT: Final = 500
+_REQUEST_S: Final = 5.0
+"""How long to wait for each piece of a request, and for its body in all."""
+_POLL_S: Final = 0.5
+"""How soon a stop is noticed, and an alert that was not repeated forgotten."""
+_ORDER: Final = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One alert of a notification, as far as it concerns maintenance."""
+
+    fingerprint: str
+    """What makes it the same alert when it is told of again."""
+    finding: Finding | None
+    """`None` when it is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    finding: Finding
+    at_s: float
+
+
+class Receiver:
+    """Takes Alertmanager's notifications and says what is open over the fleet.
+
+    Args:
+        notice: Told of all findings that are open, whenever that changes; on the receiver's thread.
+        token: What a notification has to show as `Authorization: Bearer <token>`, at least 16 characters.
+        host: Address to listen on; default: the loopback address.
+        port: Port to listen on; 0 for one that is free.
+        hold_s: Seconds after which an alert that was neither repeated nor resolved is taken for over.
+        clock: Monotonic seconds.
+
+    Raises:
+        ConfigError: If the token is too short to keep anybody out, or a number means nothing.
+    """
+
+    def __init__(
+        self,
+        notice: Callable[[tuple[Finding, ...]], object],
+        *,
+        token: str,
+        host: str = "127.0.0.1",
+        port: int = 9095,
+        hold_s: float = HOLD_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        if not isinstance(token, str) or len(token) < MIN_TOKEN_LENGTH or not token.isascii():
+            msg = f"the receiver's token is too short or not ASCII; expected at least {MIN_TOKEN_LENGTH} random characters"
+            raise ConfigError(msg)
+        if not hold_s > 0:
+            msg = f"hold_s is {hold_s!r}; expected a number of seconds above 0"
+            raise ConfigError(msg)
+        self._notice = notice
+        self._token = token.encode()
+        self._place = (host, port)
+        self._hold_s = hold_s
+        self._clock = clock
+        # Replaced as a whole by the receiver's thread, and read by any: hence no lock.
+        self._heard: Mapping[str, _Heard] = {}
+        self._server: HTTPServer | None = None
+        self._thread: Thread | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where Alertmanager is to post to; `None` while nothing listens."""
+        if self._server is None:
+            return None
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}{PATH}"
+
+    def start(self) -> None:
+        """Listen, until `stop`. Idempotent.
+
+        Raises:
+            ConfigError: If the address cannot be listened on.
+        """
+        if self._server is not None:
+            return
+        try:
+            self._server = _Server(self._place, self)
+        except OSError as error:
+            msg = f"the receiver cannot listen on {self._place[0]}:{self._place[1]} ({error.strerror}); choose another port"
+            raise ConfigError(msg) from error
+        self._thread = Thread(target=self._serve, args=(self._server,), name=THREAD_NAME, daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Listen no longer, and forget what was open. Idempotent."""
+        server, thread, self._server, self._thread = self._server, self._thread, None, None
+        self._heard = {}
+        if server is not None and thread is not None:
+            if thread is not current_thread():
+                thread.join(timeout_s)
+            server.server_close()
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What is open over the fleet now, the worst of each key."""
+        since_s = self._clock() - self._hold_s
+        worst: dict[str, Finding] = {}
+        for heard in self._heard.values():
+            finding = heard.finding
+            known = worst.get(finding.key)
+            is_worse = known is None or _ORDER.index(finding.severity) > _ORDER.index(known.severity)
+            if heard.at_s >= since_s and is_worse:
+                worst[finding.key] = finding
+        return tuple(worst.values())
+
+    def take(self, document: Any) -> int:
+        """Take in one notification.
+
+        Returns:
+            How many of its alerts concern maintenance.
+
+        Raises:
+            ValueError: If it is not a notification of Alertmanager's.
+        """
+        notices = list(notices_in(document))
+        before, heard, now_s = self.findings(), dict(self._heard), self._clock()
+        for notice in notices:
+            if notice.finding is None:
+                heard.pop(notice.fingerprint, None)
+            elif notice.fingerprint in heard or len(heard) < MAX_OPEN:
+                heard[notice.fingerprint] = _Heard(finding=notice.finding, at_s=now_s)
+            else:
+                guard.dropped("receiver")
+        self._replace(heard, before)
+        return len(notices)
+
+    def forget_unrepeated(self) -> None:
+        """Take those for over that have not been heard of for too long; the receiver's thread does so by itself."""
+        since_s = self._clock() - self._hold_s
+        late = [fingerprint for fingerprint, heard in self._heard.items() if heard.at_s < since_s]
+        if late:
+            before = tuple(heard.finding for heard in self._heard.values())
+            self._replace({key: heard for key, heard in self._heard.items() if key not in late}, before)
+
+    def allows(self, authorization: str | None) -> bool:
+        """Whether a request may be taken, compared in constant time."""
+        given = (authorization or "").encode("utf-8", "replace")
+        return hmac.compare_digest(given, b"Bearer " + self._token)
+
+    def reset_after_fork(self) -> None:
+        """Close the child's copy of the socket: the parent listens, and goes on to."""
+        server, self._server, self._thread = self._server, None, None
+        self._heard = {}
+        if server is not None:
+            server.socket.close()
+
+    def _serve(self, server: HTTPServer) -> None:
+        # Not `serve_forever`: what stops that waits without an end for a callback that hangs.
+        while self._server is server:
+            with guard.guarded("receiver"):
+                server.handle_request()
+                self.forget_unrepeated()
+
+    def _replace(self, heard: Mapping[str, _Heard], before: tuple[Finding, ...]) -> None:
+        self._heard = heard
+        now = self.findings()
+        if now != before:
+            with guard.guarded("receiver"):
+                self._notice(now)
+
+
+def notices_in(document: Any) -> Iterator[Notice]:
+    """What of a notification concerns maintenance.
+
+    Args:
+        document: The JSON that Alertmanager posts.
+
+    Raises:
+        ValueError: If it is not that.
+
+    >>> labels = {"alertname": "Burning", "scope": "fleet", "kind": "slo_burn", "inference_model": "ranker"}
+    >>> alert = {"fingerprint": "1", "status": "firing", "labels": labels, "startsAt": "2026-08-01T12:00:00Z"}
+    >>> [notice.finding.key for notice in notices_in({"alerts": [alert]})]
+    ['slo_burn::ranker']
+    """
+    alerts = document.get("alerts") if isinstance(document, Mapping) else None
+    if not isinstance(alerts, list) or not all(isinstance(alert, Mapping) for alert in alerts):
+        msg = "expected a notification of Alertmanager's webhook, with a list of alerts"
+        raise ValueError(msg)
+    for alert in alerts:
+        labels = _texts(alert.get("labels"))
+        if labels.get("scope") != _FLEET or labels.get("kind") not in set(FindingKind):
+            continue
+        fingerprint = alert.get("fingerprint")
+        yield Notice(
+            fingerprint=fingerprint if isinstance(fingerprint, str) else json.dumps(sorted(labels.items())),
+            finding=None if alert.get("status") == "resolved" else _finding(alert, labels),
+        )
+
+
+def _finding(alert: Mapping[str, Any], labels: Mapping[str, str]) -> Finding:
+    annotations = _texts(alert.get("annotations"))
+    severity = labels.get("severity", "")
+    evidence = {
+        "scope": _FLEET,
+        "alert": labels.get("alertname", ""),
+        "service": labels.get("job") or labels.get("service", ""),
+        "summary": annotations.get("summary", ""),
+    }
+    return Finding(
+        kind=FindingKind(labels["kind"]),
+        severity=Severity(severity) if severity in set(Severity) else Severity.WARNING,
+        model=labels.get("inference_model") or labels.get("model") or None,
+        since=_time(alert.get("startsAt")),
+        evidence={name: text for name, text in evidence.items() if text},
+        advice=annotations.get("advice") or annotations.get("description") or "Look at the alert in Alertmanager.",
+        subject=labels.get("subject") or None,
+    )
+
+
+def _texts(mapping: Any) -> dict[str, str]:
+    """Labels or annotations, each cut to a length that a span or a journal can hold."""
+    if not isinstance(mapping, Mapping):
+        return {}
+    return {str(name): text[:_MAX_TEXT] for name, text in mapping.items() if isinstance(text, str)}
+
+
+def _time(text: Any) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return datetime.now(UTC)
+    return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+class _Server(HTTPServer):
+    """Listens for one receiver."""
+
+    def __init__(self, place: tuple[str, int], receiver: Receiver) -> None:
+        self.receiver = receiver
+        self.timeout = _POLL_S
+        super().__init__(place, _Handler)
+
+    def server_bind(self) -> None:
+        """Without the standard library's look-up of the host's name, which may take seconds."""
+        self.allow_reuse_address = True
+        super(HTTPServer, self).server_bind()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Count what is ours; a client that went away is not, and nothing is printed."""
+        del request, client_address
+        if not isinstance(sys.exc_info()[1], OSError):
+            guard.failed("receiver")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    timeout = _REQUEST_S
+    server_version = "otel-inference"
+    sys_version = ""
+    server: _Server
+
+    def do_POST(self) -> None:
+        """Answer 200 with what was taken; else 401, 404, 411, 413, 400 or 408, having changed nothing."""
+        receiver = self.server.receiver
+        self.close_connection = True
+        if not receiver.allows(self.headers.get("Authorization")):
+            self._answer(HTTPStatus.UNAUTHORIZED)
+            return
+        if self.path != PATH:
+            self._answer(HTTPStatus.NOT_FOUND)
+            return
+        body = self._body()
+        if isinstance(body, HTTPStatus):
+            self._answer(body)
+            return
+        try:
+            taken = receiver.take(json.loads(body))
+        except (ValueError, RecursionError):
+            self._answer(HTTPStatus.BAD_REQUEST)
+            return
+        self._answer(HTTPStatus.OK, taken=taken)
+
+    def _body(self) -> bytes | HTTPStatus:
+        """What was sent, or the status to answer with."""
+        length = self.headers.get("Content-Length")
+        if length is None:
+            return HTTPStatus.LENGTH_REQUIRED
+        if not (length.isascii() and length.isdigit()):
+            return HTTPStatus.BAD_REQUEST
+        if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        body, deadline_s = b"", monotonic() + _REQUEST_S
+        while len(body) < int(length):
+            piece = self.rfile.read1(int(length) - len(body)) if monotonic() < deadline_s else b""
+            if not piece:
+                return HTTPStatus.REQUEST_TIMEOUT
+            body += piece
+        return body
+
+    def _answer(self, status: HTTPStatus, **content: int) -> None:
+        body = json.dumps({"status": status.phrase, **content}).encode()
+        self.send_response(status)
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
+        """Print nothing: standard error is the host's."""

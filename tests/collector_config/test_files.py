@@ -1,0 +1,187 @@
+"""The other files: they parse, hang together, and are accepted by what reads them, where that is installed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import kubernetes_validate
+import pytest
+import yaml
+from tests.collector_config import names
+
+KUBERNETES = "1.31"
+OWN_SCHEMA = {"ScaledObject", "Instrumentation"}
+"""Kinds of KEDA and of the OpenTelemetry Operator, whose schemas no package has: only their shape is looked at."""
+OVERLAYS = {
+    "agent": [["agent.yaml"], ["agent.yaml", "overlays/kafka-agent.yaml"]],
+    "gateway": [
+        ["gateway.yaml"],
+        ["gateway.yaml", "overlays/kafka-gateway.yaml"],
+        ["gateway.yaml", "overlays/spanmetrics.yaml"],
+    ],
+}
+COLLECTORS = [pytest.param(files, id=" + ".join(files)) for tier in OVERLAYS.values() for files in tier]
+
+
+def program(name):
+    """The path of a program, or a skip that says what is missing."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(
+            f"{name} is not installed (Debian: apt-get install --no-install-recommends prometheus prometheus-alertmanager)"
+        )
+    return found
+
+
+def run(*command):
+    """Run a checker in the folder; its output is shown when it refuses."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=names.ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def documents(path):
+    """The documents of a YAML file."""
+    return [document for document in yaml.safe_load_all((names.ROOT / path).read_text()) if document is not None]
+
+
+def merged(files):
+    """Several Collector files as one: mappings are merged, all else is replaced."""
+    result = {}
+    for file in files:
+        result = _merge(result, documents(file)[0])
+    return result
+
+
+def _merge(old, new):
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
+
+
+@pytest.mark.parametrize("path", sorted(names.ROOT.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_file_is_yaml(path):
+    """Each file has at least one document that is a mapping."""
+    found = documents(path)
+    assert found
+    assert all(isinstance(document, dict) for document in found)
+
+
+@pytest.mark.parametrize("files", COLLECTORS)
+def test_a_collector_file_hangs_together(files):
+    """Pipelines use what is defined, all that is defined is used, and memory is limited first."""
+    config = merged(files)
+    service = config["service"]
+    assert set(service["extensions"]) == set(config["extensions"])
+    connectors = set(config.get("connectors", {}))
+    for kind in ("receivers", "processors", "exporters"):
+        used = {name for pipeline in service["pipelines"].values() for name in pipeline[kind]}
+        assert used - connectors <= set(config[kind]), kind
+        if len(files) == 1:
+            assert set(config[kind]) <= used, kind
+    for name, pipeline in service["pipelines"].items():
+        if not set(pipeline["receivers"]) & connectors:
+            assert pipeline["processors"][0] == "memory_limiter", name
+
+
+@pytest.mark.parametrize("files", COLLECTORS)
+def test_a_collector_file_loads_in_a_real_collector(files, tmp_path, monkeypatch):
+    """`otelcol-contrib validate` accepts it, where there is one."""
+    collector = shutil.which("otelcol-contrib")
+    if collector is None:
+        pytest.skip("otelcol-contrib is not installed: the file was parsed and looked over, not loaded")
+    monkeypatch.setenv("OTEL_AGENT_STORAGE", str(tmp_path))
+    run(collector, "validate", *(f"--config={file}" for file in files))
+
+
+def test_compose_publishes_on_the_loopback_address_only():
+    """Every published port is bound to 127.0.0.1."""
+    services = documents("compose.yaml")[0]["services"]
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert len(ports) == 6
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_pins_its_images_and_mounts_what_is_there():
+    """Images have a version, and what is mounted exists, but for the token that the user makes."""
+    services = documents("compose.yaml")[0]["services"]
+    assert all(re.search(r":v?\d+\.\d+\.\d+$", service["image"]) for service in services.values())
+    mounts = [volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", ())]
+    missing = {mount for mount in mounts if mount.startswith("./") and not (names.ROOT / mount).exists()}
+    assert missing <= {"./alertmanager/token"}
+
+
+def test_grafana_has_no_password_that_everybody_knows():
+    """Nobody can log in, no administrator is made, and whoever looks may only look."""
+    environment = documents("compose.yaml")[0]["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    text = "".join(path.read_text() for path in names.ROOT.rglob("*.yaml"))
+    assert not re.search(r"(?i)password\s*:", text)
+
+
+@pytest.mark.parametrize("path", sorted((names.ROOT / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
+def test_kubernetes_files_fit_the_published_schemas(path):
+    """Each object of Kubernetes itself is accepted, strictly; those of KEDA and the Operator have their shape."""
+    for document in documents(path):
+        if document["kind"] in OWN_SCHEMA:
+            assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
+            assert "/" in document["apiVersion"]
+        else:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_a_wrong_kubernetes_file_is_refused():
+    """The validation can fail: a misspelt key is an error."""
+    document = documents("kubernetes/serving.yaml")[0]
+    document["spec"]["replica"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_scaling_and_probes_are_there():
+    """KEDA scales on concurrency and queue time, and the server has all three probes."""
+    scaled = documents("kubernetes/scaling-keda.yaml")[0]
+    assert {trigger["name"] for trigger in scaled["spec"]["triggers"]} == {"concurrency", "queue-time"}
+    assert all(trigger["type"] == "prometheus" for trigger in scaled["spec"]["triggers"])
+    (server,) = documents("kubernetes/serving.yaml")[0]["spec"]["template"]["spec"]["containers"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(server)
+
+
+def test_prometheus_accepts_the_rules():
+    """`promtool check rules` finds nothing wrong."""
+    run(program("promtool"), "check", "rules", *map(str, names.RULES))
+
+
+def test_the_rules_do_what_they_say():
+    """`promtool test rules` passes: burn rates, absence, stalls, saturation, losses."""
+    tests = sorted((names.ROOT / "prometheus" / "tests").glob("*.yaml"))
+    tested = "".join(path.read_text() for path in tests)
+    assert {rule["alert"] for rule in names.rules() if "alert" in rule} <= set(
+        re.findall(r'alertname(?:: |=")(\w+)', tested)
+    )
+    run(program("promtool"), "test", "rules", *map(str, tests))
+
+
+@pytest.mark.parametrize("file", ["prometheus.yaml", "scrape.yaml"])
+def test_prometheus_accepts_its_configuration(file, tmp_path):
+    """`promtool check config` finds nothing wrong; `otlp` is left out, which Debian's build does not know."""
+    promtool = program("promtool")
+    config = documents(f"prometheus/{file}")[0]
+    config.pop("otlp", None)
+    config["rule_files"] = [str(names.ROOT / "prometheus" / "rules" / "*.yaml")]
+    (tmp_path / file).write_text(yaml.safe_dump(config))
+    run(promtool, "check", "config", str(tmp_path / file))
+
+
+def test_alertmanager_accepts_its_configuration():
+    """`amtool check-config` finds nothing wrong, and a fleet's alert is routed to the receiver and to people."""
+    amtool = program("amtool")
+    config = "alertmanager/alertmanager.yaml"
+    run(amtool, "check-config", config)
+    command = [amtool, "config", "routes", "test", f"--config.file={config}", "scope=fleet", "severity=critical"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=names.ROOT)
+    assert "otel-inference" in done.stdout

@@ -1,0 +1,242 @@
+"""Real Prometheus and Alertmanager over real traffic: every query has data, and an alert goes all the way.
+
+The windows of the rules are cut from hours to seconds, and so are all waits: how long the real ones are
+is what `promtool test rules` is for. The Python exporter has no exemplars, so those are not seen here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from opentelemetry.trace import NoOpTracer
+from tests.collector_config import names
+
+from otel_inference.maintenance.maintainer import Maintainer
+from otel_inference.maintenance.receiver import Receiver
+
+TOKEN = "a token of the test's own"
+PROGRAMS = ("prometheus", "prometheus-alertmanager")
+MISSING = [name for name in PROGRAMS if shutil.which(name) is None]
+PATIENCE_S = 40.0
+SECONDS = {"5m": 4, "10m": 5, "30m": 4, "1h": 5, "2h": 5, "6h": 6, "1d": 7, "3d": 8}
+"""What windows are cut to."""
+ELSEWHERE = re.compile(r"otelcol_|hw_gpu_")
+"""What only a Collector or an accelerator can give."""
+
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"{' and '.join(MISSING)} not installed (Debian: prometheus, prometheus-alertmanager)"
+)
+
+
+@dataclass
+class Story:
+    """What was seen from the first call to the resolved alert."""
+
+    without_data: list[str] = field(default_factory=list)
+    rules: list[dict] = field(default_factory=list)
+    burning: list[dict] = field(default_factory=list)
+    open_while_burning: tuple = ()
+    ran: list = field(default_factory=list)
+    open_at_the_end: tuple | None = None
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    """Fail calls until the alert has come all the way, ask everything, heal, and wait until it is over."""
+    folder = tmp_path_factory.mktemp("fleet")
+    story = Story()
+    with ExitStack() as stack:
+        maintainer = stack.enter_context(maintained(story.ran))
+        receiver = stack.enter_context(received(maintainer))
+        traffic = stack.enter_context(
+            running([sys.executable, str(Path(__file__).with_name("traffic.py"))], folder / "traffic.log")
+        )
+        alertmanager = stack.enter_context(alerted(folder, receiver))
+        prometheus = stack.enter_context(scraped(folder, alertmanager, int(traffic.stdout.readline())))
+        until(lambda: receiver.findings() and story.ran, "the alert reaches the receiver, and the callback runs")
+        story.open_while_burning = receiver.findings()
+        story.burning = [alert for alert in ask(prometheus, "alerts")["alerts"] if alert["state"] == "firing"]
+        asked = [expression for expression in expressions() if not ELSEWHERE.search(expression)]
+        story.without_data = lasting(lambda: [each for each in asked if not has_data(prometheus, each)])
+        story.rules = [rule for group in ask(prometheus, "rules")["groups"] for rule in group["rules"]]
+        traffic.stdin.write("heal\n")
+        traffic.stdin.flush()
+        until(lambda: not receiver.findings(), "the alert resolves")
+        story.open_at_the_end = receiver.findings()
+    return story
+
+
+def test_every_query_and_every_recorded_series_has_data(story):
+    """Each panel's expression and each recording rule gave a finite number for the traffic of a few seconds."""
+    assert story.without_data == []
+
+
+def test_every_rule_can_be_evaluated(story):
+    """Prometheus evaluated each rule at least once, without an error."""
+    assert {rule["name"] for rule in story.rules} == {rule.get("record") or rule["alert"] for rule in names.rules()}
+    assert [rule["name"] for rule in story.rules if rule["health"] != "ok"] == []
+
+
+def test_failing_calls_set_off_the_burn_rate_alert(story):
+    """While every other call fails, the page for the error budget fires for that model and service."""
+    pages = [alert["labels"] for alert in story.burning if alert["labels"]["alertname"] == "InferenceErrorBudgetBurn"]
+    assert any(page["long"] == "1h" and page["severity"] == "critical" for page in pages)
+    assert {(page["job"], page["inference_model"]) for page in pages} == {("inference", "ranker")}
+
+
+def test_the_alert_reaches_the_receiver_and_the_callback(story):
+    """Alertmanager delivers it with the token, it becomes a finding, and the maintenance callback is called with it."""
+    keys = {finding.key for finding in story.open_while_burning}
+    assert "slo_burn:errors:ranker" in keys
+    assert {event.finding.key for event in story.ran} <= keys
+    assert story.ran[0].finding.evidence["service"] == "inference"
+
+
+def test_the_alert_resolves_when_calls_succeed_again(story):
+    """After the calls are well again the alert ends, Alertmanager says so, and the finding closes."""
+    assert story.open_at_the_end == ()
+
+
+@contextmanager
+def maintained(ran):
+    """A maintainer with one callback, which notes its events."""
+    maintainer = Maintainer()
+
+    @maintainer.on("slo_burn", cooldown=1.0, max_per_hour=100)
+    def note(event):
+        ran.append(event)
+
+    maintainer.start("act", health=lambda _model: None, tracer=NoOpTracer())
+    yield maintainer
+    maintainer.stop()
+
+
+@contextmanager
+def received(maintainer):
+    """A receiver that feeds the maintainer."""
+    receiver = Receiver(maintainer.notice, token=TOKEN, port=0)
+    receiver.start()
+    yield receiver
+    receiver.stop()
+
+
+@contextmanager
+def alerted(folder, receiver):
+    """Alertmanager with the committed configuration, impatient; gives its address."""
+    config = yaml.safe_load((names.ROOT / "alertmanager" / "alertmanager.yaml").read_text())
+    for route in (config["route"], *config["route"]["routes"]):
+        route |= {"group_wait": "1s", "group_interval": "1s", "repeat_interval": "1m"}
+    (hook,) = (entry for receiver in config["receivers"] for entry in receiver.get("webhook_configs", ()))
+    hook["url"] = receiver.url
+    (folder / "token").write_text(TOKEN)
+    (folder / "alertmanager.yaml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    arguments = [
+        f"--config.file={folder / 'alertmanager.yaml'}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    with running(["prometheus-alertmanager", *arguments], folder / "alertmanager.log"):
+        yield address
+
+
+@contextmanager
+def scraped(folder, alertmanager, port):
+    """Prometheus with the committed configuration and rules, impatient; gives its address."""
+    address = f"127.0.0.1:{free_port()}"
+    config = yaml.safe_load((names.ROOT / "prometheus" / "scrape.yaml").read_text())
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager]
+    for job in config["scrape_configs"]:
+        job["static_configs"][0]["targets"] = [address if job["job_name"] == "prometheus" else f"127.0.0.1:{port}"]
+    for path in names.RULES:
+        (folder / path.name).write_text(hurried(path.read_text()))
+    config["rule_files"] = [str(folder / path.name) for path in names.RULES]
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    arguments = [
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address={address}",
+    ]
+    with running(["prometheus", *arguments], folder / "prometheus.log"):
+        yield address
+
+
+def hurried(rules):
+    """Rules with windows, waits and intervals of seconds."""
+    rules = re.sub(r"\[(\w+)\]", lambda window: f"[{SECONDS[window[1]]}s]", rules)
+    rules = re.sub(r"interval: \w+", "interval: 1s", rules)
+    return re.sub(r"for: \w+", "for: 1s", rules)
+
+
+@contextmanager
+def running(command, log):
+    """A process of the test's, ended with it; what it says goes to `log`."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def free_port():
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(is_so, what):
+    """Ask until it is so."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, f"not within {PATIENCE_S:.0f} s: {what}"
+        time.sleep(0.25)
+
+
+def lasting(missing):
+    """What is still missing after some seconds, or nothing as soon as nothing is."""
+    deadline_s = time.monotonic() + PATIENCE_S / 4
+    while (found := missing()) and time.monotonic() < deadline_s:
+        time.sleep(0.5)
+    return found
+
+
+def ask(prometheus, path, **parameters):
+    """What Prometheus's API answers."""
+    url = f"http://{prometheus}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)["data"]
+
+
+def has_data(prometheus, expression):
+    """Whether an expression gave a finite number within the last seconds."""
+    now = time.time()
+    found = ask(prometheus, "query_range", query=expression, start=now - 3, end=now, step=1)["result"]
+    return any(math.isfinite(float(value)) for series in found for _, value in series["values"])
+
+
+def expressions():
+    """What panels ask, as Grafana would with one model chosen, and what rules record."""
+    filled = [
+        names.filled(asked.expression, rate="6s", span="10s", job="inference", model="ranker")
+        for asked in names.of_panels()
+    ]
+    return filled + sorted(names.recorded())

@@ -1,0 +1,168 @@
+"""Why calls of one size take longer than they did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.diagnosis.injections import INJECTED, first_cause
+
+from otel_inference.diagnosis.attribution import causes
+from otel_inference.diagnosis.profile import Profile
+from otel_inference.diagnosis.scan import Slowdown
+from otel_inference.diagnosis.signals import Signals
+from otel_inference.health.stretch import Stretch
+from otel_inference.resources.reading import AcceleratorReading, Pressure, Reading, TorchMemoryReading
+
+SINCE_S, NOW_S = 600.0, 660.0
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(("inject", "subject"), INJECTED.items(), ids=lambda each: getattr(each, "__name__", each))
+def test_an_injected_cause_is_found_first(inject, subject):
+    """Nine times out of ten, and of these six at least five (`make bench` tries a hundred)."""
+    found = [first_cause(inject, seed) for seed in range(6)]
+
+    assert found.count(subject) >= 5, found
+
+
+def _profile(service_s=0.1, *, calls=50, stage_s=None, device_s=0.0):
+    stretch = Stretch(0.0, 10.0)
+    for _ in range(calls):
+        stretch.add(service_s, input_size=100)
+    stretch.add_stages({stage: round(1e9 * spent_s * calls) for stage, spent_s in (stage_s or {}).items()})
+    stretch.device_s = device_s * calls
+    return Profile.of([stretch])
+
+
+TWICE = Slowdown(since_s=SINCE_S, at_s=NOW_S, ratio=2.0, before=_profile(), after=_profile(0.2))
+
+
+def _signals(before, after, *, since_s=SINCE_S):
+    """Readings once a second, which change at `since_s`."""
+    return _noted(lambda at_s: after if at_s >= since_s else before)
+
+
+def _noted(reading):
+    signals = Signals()
+    for at_s in range(int(NOW_S)):
+        signals.note(replace(reading(at_s), at_s=float(at_s)), float(at_s))
+    return signals
+
+
+def _first(before, after, slowdown=TWICE, **when):
+    return causes(slowdown, _signals(before, after, **when))[0]
+
+
+def _waiting(ratio, *, cpu=0.3):
+    return Reading(at_s=0.0, utilization={"cpu": cpu}, cpu_pressure=Pressure(some_avg10_ratio=ratio))
+
+
+def test_without_a_slowdown_there_is_no_cause():
+    """Calls that are as fast as ever, or faster, have nothing to explain."""
+    busy = _signals(_waiting(0.0), _waiting(0.9))
+
+    assert causes(replace(TWICE, ratio=1.0), busy) == ()
+    assert causes(replace(TWICE, ratio=0.5), busy) == ()
+
+
+def test_without_any_reading_the_model_itself_is_left():
+    """Where there are no probes, what no stage explains is the model's own."""
+    assert [cause.subject for cause in causes(TWICE, Signals())] == ["model"]
+
+
+@pytest.mark.parametrize("since_s", [SINCE_S - 300, SINCE_S + 50])
+def test_a_signal_that_rose_at_another_time_is_no_cause(since_s):
+    """Waiting for a processor that began minutes earlier, or most of a minute later, did not slow the calls."""
+    course = [(at_s + 10.0, 0.0 if at_s < SINCE_S else 0.7) for at_s in range(100, 660, 10)]
+
+    assert _first(_waiting(0.0), _waiting(0.5), replace(TWICE, course=course)).subject == "cpu"
+    assert _first(_waiting(0.0), _waiting(0.5), replace(TWICE, course=course), since_s=since_s).subject == "model"
+
+
+def test_a_signal_that_rose_by_too_little_is_no_cause():
+    """Collections for 2 % of the time do not make calls twice as slow; to a slowdown by 5 % they contribute."""
+    before, after = Reading(at_s=0.0, gc_pause_ratio=0.0), Reading(at_s=0.0, gc_pause_ratio=0.02)
+
+    assert _first(before, after).subject == "model"
+    assert _first(before, after, replace(TWICE, ratio=1.05)).subject == "gc"
+
+
+def test_who_takes_the_processors_is_told():
+    """The advice differs with whether this process uses what it may."""
+    outside = _first(_waiting(0.0), _waiting(0.5, cpu=0.3))
+    inside = _first(_waiting(0.0), _waiting(0.5, cpu=0.98))
+
+    assert outside.subject == inside.subject == "cpu"
+    assert "Others" in outside.advice
+    assert "AdaptiveLimiter" in inside.advice
+    assert outside.evidence["cpu_wait_ratio"] == 0.5
+    assert outside.evidence["cpu_wait_ratio_before"] == 0.0
+
+
+def test_a_limit_that_is_run_into_counts_where_the_kernel_does_not_tell_how_long_tasks_wait():
+    """Control groups of version 1 have no pressure, but count how often the limit was reached."""
+    cause = _first(Reading(at_s=0.0, memory_limit_hits=0), Reading(at_s=0.0, memory_limit_hits=7))
+
+    assert cause.subject == "memory"
+    assert cause.evidence["memory_limit_hits"] == 7
+
+
+def test_heat_that_holds_the_clocks_down_is_the_accelerators_doing():
+    """A device that idles or is at its power cap is not held down."""
+
+    def device(*limits):
+        seen = AcceleratorReading(uuid="GPU-1", name="A", vendor="nvidia", is_ours=True, clocks_limited_by=limits)
+        return Reading(at_s=0.0, accelerators=(seen,))
+
+    assert _first(device(), device("thermal")).subject == "gpu"
+    assert _first(device(), device("power_cap")).subject == "model"
+
+
+def test_an_accelerator_that_works_longer_on_each_call_is_the_bottleneck():
+    """Device time is part of the calls' time; here it is all that was added."""
+    before, after = _profile(device_s=0.05), _profile(0.2, device_s=0.15)
+
+    assert causes(replace(TWICE, before=before, after=after), Signals())[0].subject == "gpu"
+
+
+def test_an_allocator_that_retries_is_short_of_memory():
+    """Torch counts the times it had to free its cache since the process began."""
+    seen = TorchMemoryReading(
+        device=0,
+        allocated_bytes=GIB,
+        reserved_bytes=GIB,
+        inactive_split_bytes=0,
+        alloc_retries=3,
+        ooms=0,
+        total_bytes=2 * GIB,
+    )
+
+    def more_from(since_s):
+        return lambda at_s: Reading(
+            at_s=0.0, torch_memory=(replace(seen, alloc_retries=3 + max(0, int(at_s - since_s))),)
+        )
+
+    assert causes(TWICE, _noted(more_from(SINCE_S)))[0].subject == "gpu_memory"
+    assert causes(TWICE, _noted(more_from(NOW_S)))[0].subject == "model"
+
+
+def test_a_stage_that_grew_with_the_inputs_is_no_cause():
+    """Twice the prefill for inputs that make twice the work is as it should be; the decode is what slowed."""
+    before = _profile(0.10, stage_s={"prefill": 0.05, "decode": 0.05})
+    after = _profile(0.30, stage_s={"prefill": 0.10, "decode": 0.20})
+
+    found = causes(replace(TWICE, ratio=1.5, input_ratio=2.0, before=before, after=after), Signals())
+
+    assert [cause.subject for cause in found] == ["decode"]
+
+
+def test_a_processor_that_is_short_comes_before_the_stage_that_waits_for_it():
+    """Where decoding is most of the work anyway, that it grew most says nothing."""
+    before = _profile(0.1, stage_s={"decode": 0.09})
+    after = _profile(0.2, stage_s={"decode": 0.18})
+    slowdown = replace(TWICE, before=before, after=after)
+
+    found = causes(slowdown, _signals(_waiting(0.0), _waiting(0.5)))
+
+    assert [cause.subject for cause in found] == ["cpu", "decode"]

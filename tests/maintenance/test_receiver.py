@@ -1,0 +1,282 @@
+"""A fleet's alerts as findings: what is taken, from whom, and for how long."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from otel_inference import guard
+from otel_inference.errors import ConfigError
+from otel_inference.finding import FindingKind, Severity
+from otel_inference.maintenance import receiver as module
+from otel_inference.maintenance.receiver import MAX_BODY_BYTES, Receiver, notices_in
+
+TOKEN = "correct horse battery staple"
+
+
+def alert(status="firing", fingerprint="f1", **labels):
+    """One alert of a notification, as Alertmanager 0.25 writes it."""
+    given = {"alertname": "InferenceErrorBudgetBurn", "scope": "fleet", "kind": "slo_burn", "severity": "critical"}
+    return {
+        "status": status,
+        "labels": {**given, "job": "ranking", "inference_model": "ranker", "subject": "errors", **labels},
+        "annotations": {"summary": "20% of calls fail", "advice": "Look at the traces."},
+        "startsAt": "2026-08-01T12:00:00.123456789Z",
+        "endsAt": "0001-01-01T00:00:00Z",
+        "fingerprint": fingerprint,
+    }
+
+
+def notification(*alerts):
+    """What Alertmanager posts."""
+    return {"version": "4", "status": "firing", "receiver": "otel-inference", "alerts": list(alerts)}
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def __call__(self):
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def told():
+    """What the maintainer was told, in order."""
+    return []
+
+
+@pytest.fixture
+def idle(told):
+    """A receiver that does not listen, and its clock."""
+    clock = Clock()
+    return Receiver(told.append, token=TOKEN, hold_s=100.0, clock=clock), clock
+
+
+@pytest.fixture
+def listening(told, monkeypatch):
+    """A receiver that listens on a free port of the loopback address."""
+    monkeypatch.setattr(module, "_POLL_S", 0.02)
+    receiver = Receiver(told.append, token=TOKEN, port=0)
+    receiver.start()
+    yield receiver
+    receiver.stop()
+    assert module.THREAD_NAME not in {thread.name for thread in threading.enumerate()}
+
+
+def post(receiver, body, *, token=TOKEN, path="/alerts", method="POST", headers=None):
+    """Status and content of the answer to one request."""
+    place = receiver.url.removeprefix("http://").partition("/")[0]
+    connection = http.client.HTTPConnection(place, timeout=5)
+    try:
+        given = {} if token is None else {"Authorization": f"Bearer {token}"}
+        connection.request(method, path, body, {**given, **(headers or {})})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_an_alert_over_the_fleet_becomes_a_finding():
+    """Labels and annotations of an alert give kind, severity, model, subject, begin, evidence and advice."""
+    (notice,) = notices_in(notification(alert()))
+    finding = notice.finding
+    assert (finding.kind, finding.severity, finding.model) == (FindingKind.SLO_BURN, Severity.CRITICAL, "ranker")
+    assert finding.subject == "errors"
+    assert finding.since == datetime(2026, 8, 1, 12, 0, 0, 123456, tzinfo=UTC)
+    assert finding.advice == "Look at the traces."
+    assert finding.evidence["service"] == "ranking"
+    assert finding.evidence["alert"] == "InferenceErrorBudgetBurn"
+
+
+def test_what_is_not_over_a_fleet_is_passed_over():
+    """Alerts without `scope: fleet`, and those of no kind of finding, set nothing off."""
+    strange = [alert(scope="process"), alert(kind="unheard_of"), alert(kind="")]
+    assert list(notices_in(notification(*strange))) == []
+
+
+def test_a_strange_alert_still_becomes_a_finding_with_defaults():
+    """An unknown severity, no begin and no annotations give a warning that begins now."""
+    bare = {"labels": {"scope": "fleet", "kind": "stall", "severity": "page"}, "startsAt": "noon"}
+    (notice,) = notices_in({"alerts": [bare]})
+    assert notice.finding.severity is Severity.WARNING
+    assert notice.finding.model is None
+    assert (datetime.now(UTC) - notice.finding.since).total_seconds() < 60
+
+
+@pytest.mark.parametrize("document", [None, 1, [], {}, {"alerts": 1}, {"alerts": ["x"]}])
+def test_what_is_no_notification_is_refused(idle, document):
+    """Anything but a notification is a `ValueError` and changes nothing."""
+    receiver, _ = idle
+    with pytest.raises(ValueError, match="expected a notification"):
+        receiver.take(document)
+    assert receiver.findings() == ()
+
+
+def test_it_tells_when_an_alert_opens_and_when_it_is_over(idle, told):
+    """A firing alert is told once, its repetition is not, and its end is."""
+    receiver, _ = idle
+    assert receiver.take(notification(alert())) == 1
+    assert receiver.take(notification(alert())) == 1
+    assert [len(findings) for findings in told] == [1]
+    receiver.take(notification(alert("resolved")))
+    assert [len(findings) for findings in told] == [1, 0]
+
+
+def test_two_alerts_of_one_key_are_one_finding_with_the_worse_severity(idle):
+    """Windows of a burn-rate rule that fire together are one finding, for as long as one of them does."""
+    receiver, _ = idle
+    receiver.take(notification(alert(fingerprint="a", severity="warning"), alert(fingerprint="b")))
+    assert [finding.severity for finding in receiver.findings()] == [Severity.CRITICAL]
+    receiver.take(notification(alert("resolved", fingerprint="b")))
+    assert [finding.severity for finding in receiver.findings()] == [Severity.WARNING]
+
+
+def test_an_alert_that_is_not_repeated_is_over(idle, told):
+    """When its end was lost, a finding closes after `hold_s`, and that is told."""
+    receiver, clock = idle
+    receiver.take(notification(alert(), alert(fingerprint="f2", inference_model="writer")))
+    clock.now = 60.0
+    receiver.take(notification(alert()))
+    clock.now = 120.0
+    assert [finding.model for finding in receiver.findings()] == ["ranker"]
+    receiver.forget_unrepeated()
+    assert [[finding.model for finding in findings] for findings in told] == [["ranker", "writer"], ["ranker"]]
+
+
+def test_open_findings_are_bounded(idle, monkeypatch):
+    """Beyond the bound an alert is given up and counted; those that are open stay."""
+    monkeypatch.setattr(module, "MAX_OPEN", 2)
+    receiver, _ = idle
+    before = guard.drop_counts().get("receiver", 0)
+    receiver.take(notification(*(alert(fingerprint=name, inference_model=name) for name in "abc")))
+    assert [finding.model for finding in receiver.findings()] == ["a", "b"]
+    assert guard.drop_counts()["receiver"] == before + 1
+
+
+def test_long_texts_are_cut():
+    """No text of an alert is longer in a finding than 500 characters."""
+    (notice,) = notices_in(notification(alert(inference_model="x" * 10_000)))
+    assert len(notice.finding.model) == 500
+
+
+def test_a_notification_is_taken_over_http(listening, told):
+    """A post with the token is answered 200, and the callback hears of the finding on the receiver's thread."""
+    status, body = post(listening, json.dumps(notification(alert())))
+    assert (status, json.loads(body)) == (200, {"status": "OK", "taken": 1})
+    assert [finding.key for finding in told[0]] == ["slo_burn:errors:ranker"]
+    assert listening.findings() == told[0]
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], "Bearer", "\xe9"])
+def test_nothing_is_taken_without_the_token(listening, token):
+    """A wrong or missing token is answered 401, and nothing is open after it."""
+    status, _ = post(listening, json.dumps(notification(alert())), token=token)
+    assert status == 401
+    assert listening.findings() == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "expected"),
+    [
+        ("{", {}, 400),
+        ("[" * 100_000, {}, 400),
+        ("{}", {"path": "/elsewhere"}, 404),
+        (None, {"method": "GET"}, 501),
+        (None, {"headers": {"Content-Length": str(MAX_BODY_BYTES + 1)}}, 413),
+        (None, {"headers": {"Content-Length": "9" * 10_000}}, 413),
+        (None, {"headers": {"Content-Length": "-1"}}, 400),
+        (iter([b"{}"]), {"headers": {"Transfer-Encoding": "chunked"}}, 411),
+    ],
+)
+def test_bad_requests_are_answered_and_it_goes_on(listening, capfd, body, options, expected):
+    """Each kind of bad request has its status, prints nothing, and the next good one is taken."""
+    assert post(listening, body, **options)[0] == expected
+    assert post(listening, json.dumps(notification(alert())))[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_goes_away_holds_up_nobody(listening, monkeypatch):
+    """A client that promises a body and sends none is given up, and the next is served."""
+    monkeypatch.setattr(module._Handler, "timeout", 0.2)
+    host, port = listening.url.removeprefix("http://").partition("/")[0].split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(f"POST /alerts HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n".encode())
+        assert post(listening, json.dumps(notification(alert())))[0] == 200
+
+
+def test_a_callback_that_raises_changes_nothing_for_alertmanager():
+    """The notification is taken all the same, and the failure is counted."""
+
+    def failing(_findings):
+        raise LookupError
+
+    before = guard.error_counts().get("receiver", 0)
+    receiver = Receiver(failing, token=TOKEN)
+    try:
+        assert receiver.take(notification(alert())) == 1
+        assert len(receiver.findings()) == 1
+        assert guard.error_counts()["receiver"] == before + 1
+    finally:
+        guard._errors.pop("receiver", None)
+
+
+def test_starting_and_stopping_again_does_nothing(told):
+    """Start and stop are idempotent, and what was open is forgotten."""
+    receiver = Receiver(told.append, token=TOKEN, port=0)
+    receiver.start()
+    url = receiver.url
+    receiver.start()
+    assert receiver.url == url
+    receiver.take(notification(alert()))
+    receiver.stop()
+    receiver.stop()
+    assert (receiver.url, receiver.findings()) == (None, ())
+
+
+def test_a_port_in_use_is_a_clear_error(listening):
+    """Listening where another does is a `ConfigError` that names the place."""
+    port = int(listening.url.removesuffix("/alerts").rpartition(":")[2])
+    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}"):
+        Receiver(print, token=TOKEN, port=port).start()
+
+
+@pytest.mark.parametrize("options", [{"token": "short"}, {"token": None}, {"token": TOKEN, "hold_s": 0.0}])
+def test_what_protects_nothing_is_refused(options):
+    """A short token, none, and a hold of no time are a `ConfigError`, which does not show the token."""
+    with pytest.raises(ConfigError) as error:
+        Receiver(print, **options)
+    assert "short'" not in str(error.value)
+
+
+FORKING = """
+import os, sys
+from otel_inference.maintenance.receiver import Receiver
+receiver = Receiver(print, token="x" * 16, port=0)
+receiver.start()
+child = os.fork()
+if child == 0:
+    receiver.reset_after_fork()
+    os._exit(0 if receiver.url is None and receiver.findings() == () else 1)
+_, status = os.waitpid(child, 0)
+import http.client
+connection = http.client.HTTPConnection(receiver.url.removeprefix("http://").partition("/")[0], timeout=5)
+connection.request("POST", "/alerts", "{}")
+sys.exit(status or connection.getresponse().status != 401)
+"""
+
+
+def test_a_forked_child_does_not_listen():
+    """After a fork the child has no receiver, and the parent's goes on."""
+    done = subprocess.run([sys.executable, "-c", FORKING], timeout=60, check=False, env={**os.environ})
+    assert done.returncode == 0
