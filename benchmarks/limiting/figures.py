@@ -27,7 +27,7 @@ class Figures:
         arrived: Calls by phase in which they arrived.
         rejected: Of those, the ones that never ended.
         took_s: Time from arrival to end of each served call, ascending.
-        rejected_by_size: Share turned away of the calls of each quarter of the sizes, smallest first.
+        rejected_by_size: Share turned away of each quarter of the calls by work, smallest first; of the greatest tenth.
     """
 
     good: list[int]
@@ -76,8 +76,8 @@ def figures(outcome: Outcome, deadline_s: float = DEADLINE_S) -> Figures:
 
 def _by_size(outcome: Outcome) -> list[float]:
     ranked = sorted(zip(outcome.workload.work_s, outcome.end_s, strict=True), key=lambda pair: pair[0])
-    quarter = len(ranked) // 4
-    parts = [ranked[part * quarter : (part + 1) * quarter] for part in range(4)]
+    cuts = [len(ranked) * percent // 100 for percent in (0, 25, 50, 75, 100)]
+    parts = [ranked[begin:end] for begin, end in itertools.pairwise(cuts)] + [ranked[len(ranked) * 9 // 10 :]]
     return [sum(end_s == math.inf for _, end_s in part) / max(1, len(part)) for part in parts]
 
 
@@ -87,7 +87,7 @@ def recovery_s(of: list[Figures], best: list[Figures], edges_s: list[float]) -> 
     theirs = [sum(column) for column in zip(*(one.grains for one in best), strict=True)]
     span = int(SPAN_S / GRAIN_S)
     times = []
-    for begin_s, end_s in itertools.pairwise(edges_s):
+    for begin_s, end_s in itertools.pairwise(edges_s[1:]):
         first, last = int(begin_s / GRAIN_S), int(end_s / GRAIN_S)
         late = math.inf
         for grain in range(first, last - span + 1):

@@ -63,8 +63,8 @@ def embed(body: Texts) -> dict[str, int]:
 
 
 @app.get("/figures")
-def figures() -> dict[str, float]:
-    """What the process knows of itself."""
+async def figures() -> dict[str, float]:
+    """What the process knows of itself; not on one of the threads, which may all be taken."""
     health = otel_inference.health(MODEL)
     rss_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     limit = health.utilization.get("concurrency", 0.0) if health else 0.0

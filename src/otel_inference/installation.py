@@ -138,7 +138,9 @@ class Installation:
     def install_kill_switch(self) -> None:
         """Have SIGUSR2 switch maintenance off where there is any; only the main thread can, hence not later."""
         module = sys.modules.get("otel_inference.maintenance.maintainer")
-        wanted = self._actions or (module is not None and module.maintainer.actions())
+        # Another thread may just be loading it; then nothing is registered yet.
+        known = getattr(module, "maintainer", None)
+        wanted = self._actions or (known is not None and known.actions())
         if wanted and self.config.maintenance != "off":
             from otel_inference.maintenance.maintainer import maintainer  # noqa: PLC0415 - for those who use it
 

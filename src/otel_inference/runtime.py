@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from threading import RLock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -405,8 +406,10 @@ def _after_fork_in_child() -> None:
     instruments.reset_after_fork()
     _patches.reset_after_fork()
     registry.reset_after_fork()
-    for limiter in _limiters.values():
-        limiter.reset_after_fork()
+    for name in ("limiter", "receiver"):
+        module = sys.modules.get(f"otel_inference.maintenance.{name}")
+        if module is not None:  # all there are, those that no model has too
+            module.reset_after_fork()
     for tuner in _tuners.values():
         tuner.reset_after_fork()
     if _running is not None:

@@ -6,8 +6,10 @@ Calls begin at 0; what goes wrong begins at 720 s and ends at 1200 s, unless a t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from tests.diagnosis.streams import EPOCH, GIB, Load, Machine, Stream, during, run
@@ -17,6 +19,7 @@ from otel_inference.diagnosis.rules.burn import Objectives
 from otel_inference.finding import Severity
 from otel_inference.health.snapshot import HealthState
 from otel_inference.objective import ErrorObjective, LatencyObjective
+from otel_inference.resources.reading import Reading, TorchMemoryReading
 
 BEGIN_S, END_S, UNTIL_S = 720.0, 1200.0, 1440.0
 USUAL = Load()
@@ -188,6 +191,60 @@ def test_throttling_explains_the_latency():
         "bottleneck": "saturation:cpu:",
         "saturation": None,
     }
+
+
+def test_a_cause_that_goes_away_gives_place_to_what_is_left():
+    """The processor is free again and calls are still slow: for a minute it may be chance, then it is the model."""
+    told, _ = run(
+        Stream(wrong(slower=2.0)),
+        END_S,
+        machine=lambda at_s: Machine(cpu_wait=0.6, cpu_ratio=0.3) if BEGIN_S <= at_s < BEGIN_S + 200 else QUIET,
+    )
+
+    assert told.names == ["latency_shift", "bottleneck:cpu", "bottleneck:model"]
+    assert told.closed("bottleneck:cpu") == told.opened("bottleneck:model")
+    assert BEGIN_S + 240 <= told.closed("bottleneck:cpu")[0] <= BEGIN_S + 330
+
+
+@pytest.mark.parametrize(("allocated", "ooms", "severity"), [(0.98, 0, Severity.WARNING), (0.5, 1, Severity.CRITICAL)])
+def test_accelerator_memory_that_is_used_up_is_a_saturation(allocated, ooms, severity):
+    """By what torch has in use, or by one allocation that failed; what it holds in reserve does not count."""
+
+    def reading(at_s, _):
+        seen = TorchMemoryReading(
+            device=0,
+            allocated_bytes=round(allocated * 1000) if at_s > 60 else 500,
+            reserved_bytes=1000,
+            inactive_split_bytes=0,
+            alloc_retries=0,
+            ooms=ooms if at_s > 60 else 0,
+            total_bytes=1000,
+        )
+        return Reading(at_s=at_s, utilization={"gpu_memory": 1.0}, torch_memory=(seen,))
+
+    told, _ = run(Stream(USUAL), 120.0, machine=SimpleNamespace(reading=reading))
+
+    assert told.names == ["saturation:gpu_memory"]
+    assert 60 < told.opened("saturation:gpu_memory")[0] <= 100
+    assert told.first("saturation:gpu_memory").severity is severity
+
+
+def test_many_models_take_turns():
+    """Of thirty that fail at once, eight are looked into at each evaluation, and all within ten seconds."""
+    told, _ = run([Stream(replace(USUAL, failing=0.9), model=f"m{index}") for index in range(30)], 20.0, step_s=1.0)
+
+    opened = Counter(told.opened("error_burst"))
+
+    assert opened == {10.0: 8, 11.0: 8, 12.0: 8, 13.0: 6}
+
+
+def test_stretches_that_come_late_are_taken_in_their_order():
+    """Evaluations a minute apart find what evaluations a second apart do."""
+    told, _ = run(Stream(wrong(slower=2.0)), UNTIL_S, step_s=60.0)
+
+    assert told.names == ["latency_shift", "bottleneck:model"]
+    assert opens_within(told, "latency_shift", 60)
+    assert closes_within(told, "latency_shift", 120)
 
 
 def test_memory_that_grows_is_found_before_it_is_used_up():

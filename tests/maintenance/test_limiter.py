@@ -388,10 +388,9 @@ def test_waits_as_long_as_it_helps(deadline_s, patience_s):
     """A call waits until it could not be answered in time; half a minute without a deadline, an hour at most."""
     limiter, _ = limited(deadline_s=deadline_s, expected_s=0.5)
     held = limiter.acquire("ranker")
-    waiting = limiter.acquire_async("ranker")
 
     async def main():
-        task = asyncio.create_task(waiting)
+        task = asyncio.create_task(limiter.acquire_async("ranker"))
         await asyncio.sleep(0)
         (waiter,) = limiter._queue
         task.cancel()

@@ -17,7 +17,7 @@ from otel_inference import guard
 from otel_inference.errors import ConfigError
 from otel_inference.finding import FindingKind, Severity
 from otel_inference.maintenance import receiver as module
-from otel_inference.maintenance.receiver import MAX_BODY_BYTES, Receiver, notices_in
+from otel_inference.maintenance.receiver import MAX_BODY_BYTES, Receiver, notices_in, with_fleet
 
 TOKEN = "correct horse battery staple"
 
@@ -244,6 +244,19 @@ def test_starting_and_stopping_again_does_nothing(told):
     assert (receiver.url, receiver.findings()) == (None, ())
 
 
+def test_a_process_has_its_own_findings_and_the_fleets(listening):
+    """What is open over the fleet stands beside what is open here, each key once, for as long as a receiver listens."""
+    listening.take(notification(alert(), alert(fingerprint="f2", kind="stall", subject="")))
+    (notice,) = notices_in(notification(alert(severity="info")))
+    joined = with_fleet((notice.finding,))
+    assert [(finding.key, finding.severity.value) for finding in joined] == [
+        ("slo_burn:errors:ranker", "info"),
+        ("stall::ranker", "critical"),
+    ]
+    listening.stop()
+    assert with_fleet(()) == ()
+
+
 def test_a_port_in_use_is_a_clear_error(listening):
     """Listening where another does is a `ConfigError` that names the place."""
     port = int(listening.url.removesuffix("/alerts").rpartition(":")[2])
@@ -261,13 +274,14 @@ def test_what_protects_nothing_is_refused(options):
 
 FORKING = """
 import os, sys
+from otel_inference.maintenance import receiver as module
 from otel_inference.maintenance.receiver import Receiver
 receiver = Receiver(print, token="x" * 16, port=0)
 receiver.start()
 child = os.fork()
 if child == 0:
-    receiver.reset_after_fork()
-    os._exit(0 if receiver.url is None and receiver.findings() == () else 1)
+    module.reset_after_fork()
+    os._exit(0 if receiver.url is None and module.with_fleet(()) == () else 1)
 _, status = os.waitpid(child, 0)
 import http.client
 connection = http.client.HTTPConnection(receiver.url.removeprefix("http://").partition("/")[0], timeout=5)

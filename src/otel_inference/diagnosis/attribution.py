@@ -118,7 +118,8 @@ def _model(scan: Scan) -> Cause:
 
 
 def _computes_more(scan: Scan) -> bool:
-    used = scan.change(signals.CPU_USED_CORES)
+    """Whether this process came to use more processors when its calls slowed."""
+    used = scan.risen(signals.CPU_USED_CORES, to=0.0)
     return used is not None and used.after > _CPU_ROSE * used.before
 
 

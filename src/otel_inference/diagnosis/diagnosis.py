@@ -46,7 +46,7 @@ class Diagnosis:
     A call that hangs is found at once. Stretches of more than eight models that were completed at one time are looked
     into over several evaluations, within ten seconds.
 
-    `evaluate` is for one thread at a time; `open` and `state` are for any. Evaluations come about once a second; data
+    `evaluate` and `forget` are for one thread at a time; `open` and `state` are for any. Evaluations come about once a second; data
     that come late (stretches of a minute at once) are taken in their order.
 
     Args:

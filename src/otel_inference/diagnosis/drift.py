@@ -16,7 +16,7 @@ _GATE: Final = 0.75
 """Share of the least effect that a run must lie above it; of shifts just as large, half are estimated lower."""
 _RETURN_THRESHOLD: Final = 3.1
 """Standard errors by which a run must lie below half the shift, for the shift to be over."""
-_CUT: Final = 1.1
+_CUT: Final = 1.5
 """Two windows that count for the most that one can are so many times what a shift takes."""
 
 
@@ -40,7 +40,7 @@ class ShiftDetector(Watch[Sample]):
     A window is compared with what is usual: the median of the last 90 windows (at least 30, none older than two
     hours), without the latest 12. Runs of 2 to 36 latest windows are tested for a shift at their beginning, by
     generalised least squares under autocorrelation of first order: a window-limited likelihood ratio (Lai, JRSS B
-    57, 1995). A shift is found when a run lies 4.7 standard errors above what is usual, and three quarters of the
+    57, 1995). A shift is found when a run lies 4.5 standard errors above what is usual, and three quarters of the
     least effect. No window counts for more than about half of that, so that one outlier is not a shift.
 
     While a shift lasts, what is usual is frozen. It is over when a run of three windows or more has returned below
@@ -98,7 +98,7 @@ class ShiftDetector(Watch[Sample]):
 
         Returns:
             How surely the level has shifted: 0 for not at all, 0.5 where a shift is found, below 1 however sure it
-            is; e² / (e² + 4.7²) for a run that lies e standard errors above what is usual. 0 while warming up.
+            is; e² / (e² + 4.5²) for a run that lies e standard errors above what is usual. 0 while warming up.
         """
         if not (math.isfinite(value) and weight > 0):
             return self._sureness
@@ -147,14 +147,18 @@ class ShiftDetector(Watch[Sample]):
         best, best_length = 0.0, 0
         left, gate = 1.0 - usual.autocorrelation, _GATE * self._min_effect
         level_variance = math.pi / 2 / usual.windows  # of a median, in units of the stream's long-run variance
-        surprise = precision = effect = 0.0
+        surprise = precision = effect = extreme = 0.0
         for length, each in enumerate(reversed(self._recent), 1):
             effect += each.effect
+            extreme = max(extreme, each.effect)
             if length in _TESTED and effect > 0:
                 known = left * precision + each.precision
                 variance = left * left * precision + each.precision + known * known * level_variance
                 found = (left * surprise + each.surprise) / (usual.noise * math.sqrt(variance))
                 found *= min(1.0, effect / (gate * (precision + each.precision)))
+                if found > best:
+                    rest = (effect - extreme) / math.sqrt((precision + each.precision) * (1.0 - 1.0 / length))
+                    found = min(found, math.sqrt(2) * rest / _scatter(usual, length - 1))
                 if found > best:
                     best, best_length = found, length
             surprise += each.surprise
@@ -191,3 +195,10 @@ _TESTED: Final = frozenset(RUNS)
 def _cut(usual: Usual) -> float:
     """Excess that a window counts for at most: two such windows are a shift, one and an ordinary one are not."""
     return _CUT * THRESHOLD * usual.noise / math.hypot(1.0, 1.0 - usual.autocorrelation)
+
+
+def _scatter(usual: Usual, length: int) -> float:
+    """Standard deviation of the sum of so many windows in a row, over the root of their number."""
+    r = usual.autocorrelation
+    inflation = (1.0 + r) / (1.0 - r) - 2.0 * r * (1.0 - r**length) / ((1.0 - r) ** 2 * length)
+    return usual.noise * math.sqrt(inflation / (1.0 - r * r))

@@ -45,7 +45,7 @@ class RateDetector(Watch[_Counted]):
 
     Runs of 2 to 36 latest windows are compared with 30 to 90 windows before by the likelihood ratio of two Poisson
     rates, with variance beyond Poisson's learned from blocks of six windows (quasi-likelihood, McCullagh and Nelder,
-    1989). A change is found when the signed root of the ratio is 4.7, the rates differ by the least ratio and
+    1989). A change is found when the signed root of the ratio is 4.5, the rates differ by the least ratio and
     excess, and that holds up without the most extreme window of the run. A rise takes five events.
 
     How long a change lasts, and when the detector starts anew, is as in `ShiftDetector`.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THRESHOLD: Final = 4.7
+THRESHOLD: Final = 4.5
 """Standard errors by which a run of windows must differ from what is usual."""
 RUNS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 31, 36)
 """Numbers of latest windows that are looked at together."""

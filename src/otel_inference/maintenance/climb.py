@@ -16,8 +16,8 @@ _UNLIKELY: Final = 2.0
 _MOST_CALLS: Final = 300
 """Calls under one limit after which a comparison that is still open is given up."""
 _BLOCK: Final = 10
-"""Least calls of a block; with more places as many as those."""
-_PATIENCE: Final = 3
+"""Calls of a block; with more places as many as those."""
+_PATIENCE: Final = 2
 """Later calls that may end, as a multiple of the block's, before those of the block that still run are given up."""
 _LEAST: Final = 5
 """Calls of a block that have to say something."""
@@ -84,8 +84,8 @@ class Climb:
     """
 
     __slots__ = (
-        "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_running", "_since_s",
-        "_starts", "_step", "_tried", "_until_s", "_up", "limit",
+        "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_running",
+        "_since_s", "_starts", "_step", "_tried", "_until_s", "_up", "limit",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -104,7 +104,7 @@ class Climb:
         self._failed = 0
         self._hold_s = _SHORT_HOLD_S
         self._hold_until_s: float | None = None
-        self._compare(0.0, self.limit)
+        self._compare(0.0, self._kept)
 
     @property
     def fresh(self) -> bool:
@@ -119,7 +119,7 @@ class Climb:
             running: How many run now.
         """
         self._count(now, running)
-        if self._since_s <= now and self._starts:
+        if self._since_s < now and self._starts:
             self._starts -= 1
             if not self._starts:
                 self._until_s = now
@@ -136,7 +136,7 @@ class Climb:
         self._count(now, running)
         if started > self._until_s:
             self._patience -= 1
-        elif started >= self._since_s:
+        elif started > self._since_s:
             self._ends -= 1
             if slowness is not None:
                 self._block.add(slowness)
@@ -179,7 +179,7 @@ class Climb:
         kept, tried = self._kept, self._tried
         of = kept if block.limit == kept.limit else tried
         if of.calls and _shifted(of, block):
-            self._compare(now, kept.limit)
+            self._compare(now, kept)
             return
         of.merge(block)
         better = self._better() if of is kept and tried.calls else None
@@ -187,7 +187,7 @@ class Climb:
             self._begin(tried.limit if of is kept else kept.limit)
         elif better:
             self._failed = 0
-            self._compare(now, tried.limit)
+            self._compare(now, tried)
         else:
             self._turn(now)
 
@@ -202,18 +202,16 @@ class Climb:
             return False
         return False if min(kept.calls, tried.calls) >= _MOST_CALLS else None
 
-    def _compare(self, now: float, kept: int) -> None:
+    def _compare(self, now: float, kept: _Sample) -> None:
         """Begin to compare a limit with the next one on the side looked at."""
-        self._kept = _Sample(kept)
-        factor = 1.0 + _STEPS[self._step]
-        if self._up:
-            self._tried = _Sample(max(kept + 1, round(kept * factor)))
-        elif kept > 1:
-            self._tried = _Sample(min(kept - 1, round(kept / factor)))
-        else:
+        self._kept = kept
+        limit, factor = kept.limit, 1.0 + _STEPS[self._step]
+        if limit == 1 and not self._up:
             self._turn(now)
             return
-        self._begin(kept)
+        other = max(limit + 1, round(limit * factor)) if self._up else min(limit - 1, round(limit / factor))
+        self._kept, self._tried = _Sample(limit), _Sample(other)
+        self._begin(limit)
 
     def _turn(self, now: float) -> None:
         """Look the other way; after both ways with shorter steps; after the shortest not at all for a while."""
@@ -223,7 +221,7 @@ class Climb:
             self._failed = 0
             self._step += 1
         if self._step < len(_STEPS):
-            self._compare(now, self._kept.limit)
+            self._compare(now, self._kept)
         else:
             self._hold_until_s = now + self._hold_s
             self._begin(self._kept.limit)
@@ -238,7 +236,7 @@ class Climb:
         self._hold_s = _SHORT_HOLD_S if shifted else min(2.0 * self._hold_s, _LONG_HOLD_S)
         self._step = 0 if shifted else len(_STEPS) - 1
         self._hold_until_s = None
-        self._compare(now, block.limit)
+        self._compare(now, self._kept)
 
 
 def _shifted(before: _Sample, now: _Sample) -> bool:

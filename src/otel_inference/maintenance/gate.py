@@ -117,13 +117,14 @@ class ServiceTime:
 class Gate:
     """Lets at most k calls run, and lets wait only who has a chance to be done within the deadline.
 
-    A call that finds a free place and nobody waiting starts. Another one waits if its expected wait and its expected
-    service time leave it within the deadline, and if the queue is no longer than is good: bursts may use what the
-    deadline leaves beyond a mean service time; in overload (more than a fifth of the arrivals is turned away, or the
-    queue has not been empty for 1.5 deadlines) a high quantile of the service time has to be left, and the queue is
-    only so long that a place is empty for less than 1 % of the time: with a share a of the arrivals admitted, m
-    waiting calls leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits is started
-    in the order of arrival whatever its size, unless by then it would be done too late.
+    A call that finds a free place and nobody waiting starts, even one that will take longer than the deadline:
+    a forecast may be wrong, and only running calls correct it. Another one waits if its expected wait and its expected
+    service time are within the deadline, and if the queue is no longer than is good: bursts may use what the deadline
+    leaves beyond a mean service time; in overload (more than a fifth of the arrivals is turned away, or the queue has
+    not been empty for 1.5 deadlines) a high quantile of the service time has to be left. Ever, the queue is only so
+    long that a place is empty for less than 1 % of the time: with a share a of the arrivals admitted, m waiting calls
+    leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits is started in the order
+    of arrival whatever its size, unless by then it would be done too late.
 
     Service times are learned from the calls (`ServiceTime`); nothing else is assumed of them. The rule and its
     constants are own work; `benchmarks/limiting` measures it beside others.
@@ -315,7 +316,10 @@ class Gate:
 
     def _queue(self, now: float, queued: int, size: float | None, deadline_s: float) -> bool:
         """Have a call wait, or not."""
-        if not self._may_wait(now, queued, size, deadline_s):
+        needed_s = self._service.expect(size)
+        if needed_s > deadline_s:
+            return False  # whatever the load
+        if not self._may_wait(now, queued, size, deadline_s, needed_s):
             self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
             return False
         self._admitted += (1.0 - self._admitted) * _FADE
@@ -330,12 +334,12 @@ class Gate:
         if self._climb is not None:
             self._climb.began(now, self._running)
 
-    def _may_wait(self, now: float, queued: int, size: float | None, deadline_s: float) -> bool:
+    def _may_wait(self, now: float, queued: int, size: float | None, deadline_s: float, needed_s: float) -> bool:
         mean_s = self._service.mean_s
         if not mean_s or deadline_s == math.inf:
             return queued < _UNKNOWN_QUEUE * self._limit
         wait_s = self._wait_s(queued)
-        if wait_s + self._service.expect(size) > deadline_s:
+        if wait_s + needed_s > deadline_s:
             return False
         if not queued:
             return True

@@ -14,6 +14,8 @@ such inner places, none of them ends. The wrappers of this package ask for outer
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import weakref
 from collections import Counter, OrderedDict, deque
@@ -57,7 +59,8 @@ class AdaptiveLimiter:
     Args:
         deadline_s: Seconds within which an answer is of use; default: learned from the calls. A request may
             have a deadline of its own, see `maintenance.deadline`.
-        workers: How many calls may run at once; default: found by trying, from 1 upwards, where calls have a size.
+        workers: How many calls may run at once; default: found by trying where calls have a size, from what the
+            machine suggests, which is where it stays where they have none: usable cores over torch's threads per call.
         gate: Decides; default: one made of the two arguments above, which it replaces.
         clock: Seconds, never going back.
 
@@ -73,7 +76,7 @@ class AdaptiveLimiter:
         gate: Gate | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._gate = Gate(deadline_s, workers) if gate is None else gate
+        self._gate = Gate(deadline_s, workers, guess=_suggested()) if gate is None else gate
         self._clock = clock
         self._rejected: Counter[int] = Counter()
         self._generation = 0
@@ -365,6 +368,13 @@ class AdaptiveLimiter:
 
 
 _limiters: Final[weakref.WeakSet[AdaptiveLimiter]] = weakref.WeakSet()
+
+
+def _suggested() -> int:
+    """How many calls the machine can work on at once, as far as can be told without asking their engine."""
+    torch = sys.modules.get("torch")
+    threads = 1 if torch is None else int(torch.get_num_threads())
+    return max(1, len(os.sched_getaffinity(0)) // threads)
 
 
 def reset_after_fork() -> None:

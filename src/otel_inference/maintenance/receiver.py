@@ -126,6 +126,7 @@ class Receiver:
         except OSError as error:
             msg = f"the receiver cannot listen on {self._place[0]}:{self._place[1]} ({error.strerror}); choose another port"
             raise ConfigError(msg) from error
+        _listening.append(self)
         self._thread = Thread(target=self._serve, args=(self._server,), name=THREAD_NAME, daemon=True)
         self._thread.start()
 
@@ -133,6 +134,8 @@ class Receiver:
         """Listen no longer, and forget what was open. Idempotent."""
         server, thread, self._server, self._thread = self._server, self._thread, None, None
         self._heard = {}
+        if self in _listening:
+            _listening.remove(self)
         if server is not None and thread is not None:
             if thread is not current_thread():
                 thread.join(timeout_s)
@@ -188,6 +191,8 @@ class Receiver:
         """Close the child's copy of the socket: the parent listens, and goes on to."""
         server, self._server, self._thread = self._server, None, None
         self._heard = {}
+        if self in _listening:
+            _listening.remove(self)
         if server is not None:
             server.socket.close()
 
@@ -204,6 +209,26 @@ class Receiver:
         if now != before:
             with guard.guarded("receiver"):
                 self._notice(now)
+
+
+_listening: list[Receiver] = []
+
+
+def with_fleet(local: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """What is open in this process, and what the receivers that listen know to be open over the fleet.
+
+    Args:
+        local: The process's own findings; one of the same key goes before the fleet's.
+    """
+    known = {finding.key for finding in local}
+    fleet = {finding.key: finding for receiver in tuple(_listening) for finding in receiver.findings()}
+    return (*local, *(finding for key, finding in fleet.items() if key not in known))
+
+
+def reset_after_fork() -> None:
+    """Have no receiver in a forked child: the parent's go on to listen."""
+    for receiver in tuple(_listening):
+        receiver.reset_after_fork()
 
 
 def notices_in(document: Any) -> Iterator[Notice]:

@@ -60,10 +60,11 @@ class LatencyRule:
             "service_per_call_s": round(slowdown.after.service_per_call_s, 4),
             "usual_service_per_call_s": round(slowdown.before.service_per_call_s, 4),
             "input_ratio": round(slowdown.input_ratio, 3),
-            "p99_s": round(seen.health.latency.p99, 4),
             "calls": round(slowdown.after.calls),
             "window_s": _window_s(slowdown),
         }
+        if seen.health.window.warm_calls:
+            evidence["p99_s"] = round(seen.health.latency.p99, 4)
         advice = "Calls take longer for inputs of the same size: see what it is explained by."
         if worst is not None:
             evidence |= {"slow_input_size_at_least": worst.at_least, "slow_input_size_below": worst.below}

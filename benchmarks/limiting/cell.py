@@ -1,0 +1,102 @@
+"""One server with one kind of service: every contender under the same calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.limiting import contenders
+from benchmarks.limiting.bound import bound
+from benchmarks.limiting.figures import Figures, figures, recovery_s
+from benchmarks.limiting.oracle import hindsight
+from benchmarks.limiting.simulation import simulate
+from benchmarks.limiting.station import Fifo, ProcessorSharing, Station
+from benchmarks.limiting.workload import LONGER, SERVICES, STEPS, Phase, Workload, workload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+THRASH = 0.15
+FIFO, SHARING = "fifo", "sharing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What one contender reaches, over all seeds.
+
+    Attributes:
+        goodput: Calls done within the deadline, as a share of those of the best fixed limits with hindsight.
+        work: The same in work.
+        p99_s: 0.99 quantile of the time from arrival to end of the calls that were served; `None` for a bound.
+        rejected: Share of the calls turned away, by phase.
+        by_size: The same by quarter of the work, smallest first, and for the greatest tenth.
+        back_s: Seconds after each step until 90 % of the goodput with hindsight is reached.
+    """
+
+    goodput: float
+    work: float
+    p99_s: float | None = None
+    rejected: tuple[float, ...] = ()
+    by_size: tuple[float, ...] = ()
+    back_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A server, `workers` that take one call each from a queue or share them all, and what is asked of it."""
+
+    station: str
+    workers: int
+    service: str
+
+    phases: tuple[Phase, ...] = STEPS
+
+    def build(self) -> Station:
+        return Fifo(self.workers) if self.station == FIFO else ProcessorSharing(self.workers, THRASH)
+
+    def run(
+        self, seeds: Iterable[int], chosen: dict[str, contenders.DoorMaker]
+    ) -> tuple[dict[str, Score], list[list[int]]]:
+        """The scores by contender, and the limits by phase that hindsight chooses for each seed."""
+        workloads = [workload(self.workers, SERVICES[self.service], seed, self.phases) for seed in seeds]
+        best = [hindsight(calls, self.build) for calls in workloads]
+        reached = [one.run for one in best]
+        scores = {"hindsight": _score(workloads[0], reached, reached)}
+        for sized in (False, True):
+            good, work_s = zip(*(bound(calls, sized=sized) for calls in workloads), strict=True)
+            scores["bound, sizes seen" if sized else "bound"] = Score(
+                goodput=sum(good) / sum(sum(run.good) for run in reached),
+                work=sum(work_s) / sum(sum(run.work_s) for run in reached),
+            )
+        for name, make in chosen.items():
+            runs = [figures(simulate(calls, self.build(), make(calls))) for calls in workloads]
+            scores[name] = _score(workloads[0], runs, reached)
+        return scores, [one.limits for one in best]
+
+    def longer(self, seeds: Iterable[int], chosen: dict[str, contenders.DoorMaker]) -> dict[str, float]:
+        """Share turned away once inputs are three times as long, with nothing overloaded."""
+        workloads = [workload(self.workers, SERVICES[self.service], seed, LONGER) for seed in seeds]
+        shares = {}
+        for name, make in chosen.items():
+            runs = [figures(simulate(calls, self.build(), make(calls))) for calls in workloads]
+            shares[name] = sum(run.rejected[-1] for run in runs) / sum(run.arrived[-1] for run in runs)
+        return shares
+
+
+def chosen(station: str) -> dict[str, contenders.DoorMaker]:
+    """All contenders that are worth a row."""
+    ours = contenders.OURS if station == SHARING else {contenders.GIVEN: contenders.OURS[contenders.GIVEN]}
+    return ours | contenders.OTHERS
+
+
+def _score(calls: Workload, runs: list[Figures], best: list[Figures]) -> Score:
+    took = sorted(took_s for run in runs for took_s in run.took_s)
+    phases = range(len(calls.phases))
+    return Score(
+        goodput=sum(sum(run.good) for run in runs) / sum(sum(run.good) for run in best),
+        work=sum(sum(run.work_s) for run in runs) / sum(sum(run.work_s) for run in best),
+        p99_s=took[int(0.99 * (len(took) - 1))],
+        rejected=tuple(sum(run.rejected[p] for run in runs) / sum(run.arrived[p] for run in runs) for p in phases),
+        by_size=tuple(sum(shares) / len(runs) for shares in zip(*(run.rejected_by_size for run in runs), strict=True)),
+        back_s=tuple(recovery_s(runs, best, calls.edges_s())),
+    )
