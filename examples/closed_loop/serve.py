@@ -10,6 +10,7 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import torch
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -66,6 +67,5 @@ def embed(body: Texts) -> dict[str, int]:
 async def figures() -> dict[str, float]:
     """What the process knows of itself; not on one of the threads, which may all be taken."""
     health = otel_inference.health(MODEL)
-    rss_bytes = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    limit = health.utilization.get("concurrency", 0.0) if health else 0.0
-    return {"rss_bytes": rss_bytes, "concurrency_utilization": limit}
+    used = health.utilization.get("concurrency", 0.0) if health else 0.0
+    return {"rss_bytes": psutil.Process().memory_info().rss, "concurrency_utilization": used}

@@ -22,7 +22,7 @@ _K = TypeVar("_K")
 
 _FEWEST_CALLS: Final = 30
 """On either side of a comparison, and to know what is usual."""
-_INPUTS_GREW: Final = 1.15
+_INPUTS_GREW: Final = 1.2
 _SLOWED: Final = 1.15
 _SURE: Final = 2.0
 """Standard errors."""
