@@ -18,17 +18,18 @@ from otel_inference.health.stretch import Exemplar
 from otel_inference.naming import NameLimit
 from otel_inference.nesting import SILENT, current
 from otel_inference.telemetry import admission, spans
+from otel_inference.telemetry.series import RecordedCall, Series
 from otel_inference.telemetry.writer import CallWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Tracer
 
     from otel_inference.call import Stage
     from otel_inference.protocols import Limiter
     from otel_inference.telemetry.instruments import Instruments
-    from otel_inference.telemetry.registry import HealthRegistry, ModelStatistics
+    from otel_inference.telemetry.registry import HealthRegistry
 
 
 _SUPPRESS_KEY_OF_OLD: Final = "suppress_instrumentation"
@@ -39,40 +40,6 @@ _MAX_OPERATIONS: Final = 100
 
 _MAX_LATE: Final = 256
 """Calls that may wait for their accelerator; beyond, the oldest is written without its device time."""
-
-
-class _Series:
-    """What all calls of one engine, operation and model share, built once."""
-
-    __slots__ = ("attributes", "limiter", "metric_attributes", "model", "running", "span_name", "statistics")
-
-    def __init__(
-        self, engine: str, operation: str, model: str, *, version: str | None, statistics: ModelStatistics | None
-    ) -> None:
-        self.model = model
-        self.limiter: Limiter | None = None
-        self.statistics = statistics
-        """The model's health; `None` for loads, which are no calls."""
-        self.span_name = f"{operation} {model}"
-        self.metric_attributes = {semconv.ENGINE: engine, semconv.OPERATION: operation, semconv.MODEL: model}
-        self.attributes: dict[str, Any] = dict(self.metric_attributes)
-        if version is not None:
-            self.attributes[semconv.ENGINE_VERSION] = version
-        self.running: set[_RecordedCall] = set()
-        """Adding and removing are atomic, so that who removes a call is the one that ends it."""
-
-
-class _RecordedCall(OpenCall):
-    """An open call with its span."""
-
-    __slots__ = ("before", "begun_as", "context", "series", "span", "token")
-
-    series: _Series
-    span: Span
-    context: otel_context.Context
-    token: Any
-    before: OpenCall | None
-    begun_as: tuple[Any, ...]
 
 
 def _nothing() -> None:
@@ -114,10 +81,10 @@ class Recorder:
         self._health = health
         self._version_of = version_of
         self._lock = Lock()
-        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
         self._warm: set[str] = set()
         self._limiters = {} if limiters is None else limiters
-        self._late: deque[tuple[_RecordedCall, int]] = deque()
+        self._late: deque[tuple[RecordedCall, int]] = deque()
         """Calls that have ended and are not written yet, with the time of their end."""
         self.stage_spans = stage_spans
         self.before_call: Callable[[], None] = _nothing
@@ -147,7 +114,7 @@ class Recorder:
                 self.close_late()
             self.before_call()
             series = self._series.get((engine, operation, model)) or self._series_of(engine, operation, model)
-            call = _RecordedCall(engine, operation, series.model)
+            call = RecordedCall(engine, operation, series.model)
             call.series = series
             call.limited = series.limiter is not None
             call.device = device
@@ -165,7 +132,7 @@ class Recorder:
             return None
         return call
 
-    def _open_or_undo(self, call: _RecordedCall, parent: otel_context.Context) -> None:
+    def _open_or_undo(self, call: RecordedCall, parent: otel_context.Context) -> None:
         before = current.get()
         # What a span processor or a sampler calls is no call of the host's.
         current.set(SILENT)
@@ -180,7 +147,7 @@ class Recorder:
             current.set(before)
             raise
 
-    def _open(self, call: _RecordedCall, parent: otel_context.Context, before: OpenCall | None) -> None:
+    def _open(self, call: RecordedCall, parent: otel_context.Context, before: OpenCall | None) -> None:
         series = call.series
         call.begun_as = _begun_as(call)
         call.started_unix_ns = time_ns()
@@ -197,12 +164,12 @@ class Recorder:
         call.started_ns = perf_counter_ns()
         series.running.add(call)
 
-    def admit(self, call: _RecordedCall) -> None:
+    def admit(self, call: RecordedCall) -> None:
         """See `protocols.CallSink.admit`."""
         if call.series.limiter is not None:
             admission.admit(call, call.series.limiter)
 
-    async def admit_async(self, call: _RecordedCall) -> None:
+    async def admit_async(self, call: RecordedCall) -> None:
         """See `protocols.CallSink.admit_async`."""
         if call.series.limiter is not None:
             await admission.admit_async(call, call.series.limiter)
@@ -214,13 +181,13 @@ class Recorder:
                 if name == model and operation != semconv.LOAD:
                     series.limiter = self._limiters.get(model)
 
-    def enter(self, call: _RecordedCall) -> None:
+    def enter(self, call: RecordedCall) -> None:
         """Make `call` and its span current in this context, until `leave`."""
         call.token = otel_context.attach(call.context)
         call.before = current.get()
         current.set(call)
 
-    def leave(self, call: _RecordedCall) -> None:
+    def leave(self, call: RecordedCall) -> None:
         """Make current again what was before `enter`."""
         if call.token is None:
             return
@@ -231,7 +198,7 @@ class Recorder:
             otel_context.detach(token)
         call.before = None
 
-    def end(self, call: _RecordedCall, error: BaseException | None = None) -> None:
+    def end(self, call: RecordedCall, error: BaseException | None = None) -> None:
         """See `protocols.CallSink.end`."""
         ended_ns = perf_counter_ns()
         if not _claim(call):
@@ -249,7 +216,7 @@ class Recorder:
         except Exception:  # noqa: BLE001 - the host has its result already
             guard.failed("end")
 
-    def abandon(self, call: _RecordedCall) -> None:
+    def abandon(self, call: RecordedCall) -> None:
         """See `protocols.CallSink.abandon`.
 
         A finalizer may run anywhere, also inside the SDK with its locks held, which are not
@@ -275,7 +242,7 @@ class Recorder:
                 with guard.guarded("end"):
                     self._close(call, ended_ns, None)
 
-    def _close(self, call: _RecordedCall, ended_ns: int, error: BaseException | None) -> None:
+    def _close(self, call: RecordedCall, ended_ns: int, error: BaseException | None) -> None:
         ended_unix_ns = call.started_unix_ns + ended_ns - call.started_ns
         self.leave(call)
         if call.permit is not None:  # that of an abandoned call: a finalizer may not lock
@@ -298,7 +265,7 @@ class Recorder:
             finally:
                 current.set(before)
 
-    def _write(self, call: _RecordedCall, ended_ns: int) -> None:
+    def _write(self, call: RecordedCall, ended_ns: int) -> None:
         """Add an ended call to the metrics and to its model's health; off the path of the call."""
         record = call.closed(ended_ns)
         statistics = call.series.statistics
@@ -333,7 +300,7 @@ class Recorder:
         self.close_late(wait=False)
         self.writer.stop()
 
-    def _write_stages(self, call: _RecordedCall, stages: list[Stage]) -> None:
+    def _write_stages(self, call: RecordedCall, stages: list[Stage]) -> None:
         """One child span for each stretch of a stage, after the fact."""
         offset_ns = call.started_unix_ns - call.started_ns
         for stage in stages:
@@ -346,21 +313,21 @@ class Recorder:
             )
             span.end(offset_ns + stage.ended_ns)
 
-    def _rename(self, call: _RecordedCall) -> None:
+    def _rename(self, call: RecordedCall) -> None:
         """Take over a name that was known only at the end (a model loaded from bytes)."""
         call.series = self._series_of(call.engine, call.operation, call.model)
         call.model = call.series.model
         call.span.update_name(call.series.span_name)
         call.span.set_attribute(semconv.MODEL, call.model)
 
-    def _series_of(self, engine: str, operation: str, model: str) -> _Series:
+    def _series_of(self, engine: str, operation: str, model: str) -> Series:
         with self._lock:
             name = self._names.admit(model)
             operation = self._operations.admit(operation)
             series = self._series.get((engine, operation, name))
             if series is None:
                 statistics = None if operation == semconv.LOAD else self._health.of(name)
-                series = _Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
+                series = Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
                 if statistics is not None:
                     series.limiter = self._limiters.get(name)
                 self._series[engine, operation, name] = series
@@ -420,7 +387,7 @@ class Recorder:
         self.writer.reset_after_fork()
 
 
-def _claim(call: _RecordedCall) -> bool:
+def _claim(call: RecordedCall) -> bool:
     """Take `call` off the running ones; only one taker succeeds."""
     try:
         call.series.running.remove(call)
@@ -430,7 +397,7 @@ def _claim(call: _RecordedCall) -> bool:
     return True
 
 
-def _describe_end(call: _RecordedCall, error: BaseException | None, ended_unix_ns: int) -> None:
+def _describe_end(call: RecordedCall, error: BaseException | None, ended_unix_ns: int) -> None:
     """Write to the span what was not known when it began."""
     attributes = spans.end_attributes(call)
     if _begun_as(call) != call.begun_as:
