@@ -34,6 +34,12 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.diagnosis
+	$(BIN)/python -m benchmarks.detection
+	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.limiting
+	$(BIN)/python -m benchmarks.limiter_cost
+	$(BIN)/python -m benchmarks.tuning
 
 clean:
 	rm -rf $(VENV) otel-inference-demo

@@ -171,7 +171,11 @@ def false_table(seeds: int, windows: int) -> Table:
     for sigma in SIGMAS:
         for calls in (5, 20, 200):
             days = [
-                Counter(simulation.false_findings([seed, calls], Traffic(calls=calls, sigma=sigma), windows))
+                Counter(
+                    simulation.false_findings(
+                        [seed, calls, round(10 * sigma)], Traffic(calls=calls, sigma=sigma), windows
+                    )
+                )
                 for seed in range(seeds)
             ]
             total = sum(days, Counter())

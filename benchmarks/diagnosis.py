@@ -1,4 +1,4 @@
-"""What a diagnosis costs and finds: `python -m benchmarks.diagnosis`, about five minutes, half a minute with `--quick`.
+"""What a diagnosis costs and finds: `python -m benchmarks.diagnosis`, about five minutes, one with `--quick`.
 
 All calls and readings are synthetic, on a manual clock; the streams are those of the tests. Costs are CPU time.
 """
@@ -37,7 +37,7 @@ DAY_S = 86400.0
 def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.diagnosis", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="half a minute, for a first look")
+    parser.add_argument("--quick", action="store_true", help="a minute, for a first look")
     quick = parser.parse_args().quick
     console = Console(width=140, highlight=False)
     console.print(cost_table(stretches=6 if quick else 30))
@@ -111,7 +111,7 @@ def attribution_table(seeds: int) -> Table:
 
 def delay_table(seeds: int) -> Table:
     """How long after the begin each finding opens, and which else do."""
-    title = f"Seconds until found, {seeds} runs each, 50 calls in 10 s"
+    title = f"Seconds until found, {seeds} runs each, 30 calls in 10 s"
     table = _table(title, "what goes wrong", "finding", "found", "median", "max", "also opened")
     for name, finding, changed in (
         ("20 % slower", "latency_shift", {"slower": 1.2}),

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from otel_inference import Config, FindingKind, HealthState, evaluate, findings, health, journal, observe, on, runtime
+from otel_inference import (
+    AdaptiveLimiter,
+    Config,
+    FindingKind,
+    HealthState,
+    OverloadedError,
+    evaluate,
+    findings,
+    health,
+    journal,
+    limit,
+    observe,
+    on,
+    runtime,
+    unlimit,
+)
 from otel_inference.finding import FindingEvent
 from otel_inference.maintenance.maintainer import maintainer
 from otel_inference.sampling.attention import attention
@@ -127,3 +144,143 @@ def test_goes_on_after_a_failing_taker(clock, hung_call, caplog):
 
         assert settled(lambda: len(told) == 1)
         assert settled(lambda: any("broken" in record.getMessage() for record in caplog.records))
+
+
+RESTARTS = """
+import threading, time
+import otel_inference
+from otel_inference import Config
+from otel_inference.maintenance.maintainer import maintainer
+from otel_inference.sampling.attention import attention
+
+def call():
+    with otel_inference.observe("ranker"):
+        pass
+
+for round in range(20):
+    otel_inference.instrument(config=Config(resources=False))
+    call()
+    time.sleep(0.002 * round)
+    otel_inference.uninstrument()
+otel_inference.instrument(config=Config(resources=False))
+call()
+deadline = time.monotonic() + 20
+while not maintainer._running and time.monotonic() < deadline:
+    time.sleep(0.01)
+time.sleep(0.5)
+assert maintainer._running and attention.on_decision is not None
+otel_inference.uninstrument()
+assert not maintainer._running and attention.on_decision is None
+"""
+
+FORKS = """
+import os, sys, time
+import otel_inference
+from otel_inference import Config, observe
+from otel_inference.telemetry.registry import registry
+
+told = []
+otel_inference.instrument(config=Config(resources=False, alert_sinks=(told.append,)))
+ahead = [0.0]
+real = registry._clock
+registry._clock = lambda: real() + ahead[0]
+with observe("early"):
+    pass
+child = os.fork()  # while what judges is being imported, as likely as not
+if child == 0:
+    import opentelemetry.instrumentation.utils
+    os._exit(0 if otel_inference.evaluate() == () else 1)
+assert os.waitpid(child, 0)[1] == 0
+with observe("ranker"):
+    ahead[0] = 31.0
+    assert [finding.kind for finding in otel_inference.evaluate()] == ["stall"]
+    child = os.fork()
+    if child == 0:
+        told.clear()
+        assert otel_inference.findings() == ()
+        with observe("ranker"):
+            pass
+        assert otel_inference.evaluate() == ()
+        time.sleep(0.2)
+        os._exit(0 if told == [] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+otel_inference.uninstrument()
+"""
+
+
+@pytest.mark.parametrize("program", [RESTARTS, FORKS], ids=["restarts", "forks"])
+def test_begins_anew(program):
+    """After restarts in quick succession the last one acts, and a forked child neither hangs nor tells of its parent's troubles."""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=90)
+
+
+def test_keeps_what_a_hanging_taker_leaves_within_bounds(clock, hung_call):
+    """While a taker hangs, evaluations go on and what waits is bounded, and no opening or closing is lost."""
+    release, seen = threading.Event(), []
+    with recorded(config=Config(strict=True, resources=False)):
+        hung_call()
+        evaluation = runtime._running.watch().evaluation
+        evaluation._takers = (lambda outcome: (seen.extend(outcome.changes), release.wait(30)),)
+        stuck = threading.Thread(target=evaluation.now)
+        stuck.start()
+        for ahead_s in (31.0, 0.0) * 20:
+            clock[0] = ahead_s
+            evaluation.now()
+        assert len(evaluation._outcomes) <= 4
+        release.set()
+        stuck.join()
+
+    assert [change.event.value for change in seen] == ["opened", "closed"] * 20
+
+
+def test_keeps_a_limited_model_apart():
+    """A model with a limiter has its own name, however many others there are."""
+    limiter = AdaptiveLimiter(deadline_s=1.0, workers=1)
+    with recorded(config=Config(max_models=2)) as crowded:
+        limit("ranker", limiter)
+        try:
+            for name in ("a", "b", "c", "ranker"):
+                with observe(name):
+                    pass
+            assert {span.name for span in crowded.spans()} >= {"call a", "call other", "call ranker"}
+        finally:
+            unlimit("ranker")
+
+
+def test_gives_a_place_back_when_a_stream_is_closed():
+    """A stream that its consumer leaves frees its place at once, for whoever waits for it."""
+
+    @observe("stream")
+    def stream():
+        yield 1
+        yield 2
+
+    limiter = AdaptiveLimiter(deadline_s=5.0, workers=1)
+    limit("stream", limiter)
+    try:
+        with recorded(config=Config(strict=True, resources=False)):
+            items = stream()
+            next(items)
+            assert limiter.in_use == 1
+            items.close()
+            assert limiter.in_use == 0
+    finally:
+        unlimit("stream")
+
+
+def test_writes_no_traceback_of_a_refusal():
+    """A refusal is a failed span with its type and text, and without an exception event."""
+    limiter = AdaptiveLimiter(deadline_s=0.1, workers=1)
+    limit("busy", limiter)
+    try:
+        with recorded(config=Config(strict=True, resources=False)) as telemetry:
+            place = limiter.acquire("busy")
+            with pytest.raises(OverloadedError), observe("busy"):
+                pass
+            place.release()
+            (span,) = telemetry.spans()
+    finally:
+        unlimit("busy")
+
+    assert (span.status.is_ok, span.events) == (False, ())
+    assert span.attributes["error.type"] == "otel_inference.errors.OverloadedError"

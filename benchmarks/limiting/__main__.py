@@ -27,7 +27,7 @@ def main() -> None:
             judged += [(f"{_place(cell)}, {name}", bar) for bar in bars(cell, name, score)]
     longer = {_place(cell): cell.longer(seeds, chosen(cell.station)) for cell in cells if cell.workers > 1}
     for place, shares in longer.items():
-        judged += [(f"{place}, {name}", longer_bar(shares[name])) for name in shares if name in contenders.OURS]
+        judged += [(f"{place}, {name}", longer_bar(shares[name])) for name in shares if name in contenders.JUDGED]
     console.print(report.longer_table(longer))
     console.print(report.bars_table(judged))
 

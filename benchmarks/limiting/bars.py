@@ -35,7 +35,7 @@ class Bar:
 
 def bars(cell: Cell, name: str, score: Score) -> list[Bar]:
     """The aims for one of our contenders in one cell; none for the others."""
-    if name not in contenders.OURS or score.p99_s is None:
+    if name not in contenders.JUDGED or score.p99_s is None:
         return []
     return [
         *_goodput(cell, name, score),

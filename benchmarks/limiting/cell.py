@@ -85,8 +85,8 @@ class Cell:
 
 def chosen(station: str) -> dict[str, contenders.DoorMaker]:
     """All contenders that are worth a row."""
-    ours = contenders.OURS if station == SHARING else {contenders.GIVEN: contenders.OURS[contenders.GIVEN]}
-    return ours | contenders.OTHERS
+    names = contenders.OURS if station == SHARING else (contenders.GIVEN, contenders.BLIND)
+    return {name: contenders.OURS[name] for name in names} | contenders.OTHERS
 
 
 def _score(calls: Workload, runs: list[Figures], best: list[Figures]) -> Score:

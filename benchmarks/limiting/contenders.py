@@ -16,6 +16,7 @@ GIVEN = "gate, k given"
 GIVEN_SIZED = "gate, k given, sizes seen"
 FROM_2 = "gate, k from 2, sizes seen"
 FROM_4C = "gate, k from 4c, sizes seen"
+BLIND = "gate, nothing known"
 NONE = "no limit"
 
 OURS: dict[str, DoorMaker] = {
@@ -23,7 +24,10 @@ OURS: dict[str, DoorMaker] = {
     GIVEN_SIZED: lambda workload: Gated(Gate(DEADLINE_S, workload.workers), workload, sized=True),
     FROM_2: lambda workload: Gated(Gate(DEADLINE_S, guess=2), workload, sized=True),
     FROM_4C: lambda workload: Gated(Gate(DEADLINE_S, guess=4 * workload.workers), workload, sized=True),
+    BLIND: lambda workload: Gated(Gate(DEADLINE_S), workload, sized=False),
 }
+JUDGED = (GIVEN, GIVEN_SIZED, FROM_2, FROM_4C)
+"""Those that aims are set for."""
 
 
 def _limited(limit: Callable[[int], Limit]) -> DoorMaker:

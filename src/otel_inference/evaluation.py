@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from otel_inference.telemetry.view import HealthView
 
 EVERY_S: Final = 1.0
+_PATIENCE_S: Final = 2.0
+_MAX_WAITING: Final = 4
+_MAX_CHANGES: Final = 1000
 OVERDUE_S: Final = 3.0
 """After this long without an evaluation the thread that evaluates is taken to be gone or starved."""
 
@@ -50,7 +54,7 @@ class Evaluation:
         view: Their health.
         stalled: The span of the oldest running call of a model.
         reading: The machine, as read last.
-        diagnosis: Judges.
+        diagnosis: Makes who judges.
         takers: Called with each outcome, in order, and never with a lock held. What they raise is counted.
     """
 
@@ -61,22 +65,23 @@ class Evaluation:
         *,
         stalled: Callable[[str], Exemplar | None],
         reading: Callable[[], Reading | None],
-        diagnosis: Diagnosis,
+        diagnosis: Callable[[], Diagnosis],
         takers: Sequence[Callable[[Outcome], None]],
     ) -> None:
         self._registry = registry
         self._view = view
         self._stalled = stalled
         self._reading = reading
-        self._diagnosis = diagnosis
+        self._new_diagnosis = diagnosis
         self._takers = takers
         self._outcomes: deque[Outcome] = deque()
-        self._open: tuple[Finding, ...] = ()
         self._at_s = monotonic()
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Replace locks that a thread of the parent may have held."""
+        """Begin anew: what is wrong with the parent is the parent's to find, and its locks may be held for ever."""
+        self._diagnosis = self._new_diagnosis()
+        self._open: tuple[Finding, ...] = ()
         self._judging = Lock()
         self._delivering = Lock()
         self._outcomes.clear()
@@ -100,11 +105,14 @@ class Evaluation:
 
     def now(self) -> tuple[Finding, ...]:
         """Evaluate now; returns what is open."""
-        with self._judging:
-            self._judge()
-            found = self._open
-        self._deliver()
-        return found
+        # Not for ever: a signal handler may ask on top of an evaluation, which then cannot end.
+        if self._judging.acquire(timeout=_PATIENCE_S):
+            try:
+                self._judge()
+            finally:
+                self._judging.release()
+            self._deliver()
+        return self._open
 
     def _judge(self) -> None:
         self._at_s = monotonic()
@@ -114,10 +122,15 @@ class Evaluation:
         at_s = self._registry.now_s()
         changes = self._diagnosis.evaluate(at_s, datetime.now(UTC), models, self._reading())
         self._open = self._diagnosis.open()
+        earlier: tuple[FindingChange, ...] = ()
+        if len(self._outcomes) >= _MAX_WAITING:  # a taker hangs: keep what changed, and of the rest what is newest
+            with suppress(IndexError):
+                earlier = self._outcomes.pop().changes[-_MAX_CHANGES:]
+            guard.dropped("findings")
         self._outcomes.append(
             Outcome(
                 at_s=at_s,
-                changes=tuple(changes),
+                changes=(*earlier, *changes),
                 open=self._open,
                 health=self._view.renewed(health),
                 stretches={name: seen.stretches for name, seen in models.items()},

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +23,7 @@ from otel_inference.telemetry.registry import registry
 from otel_inference.telemetry.view import HealthView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -40,6 +41,32 @@ if TYPE_CHECKING:
     from otel_inference.watch import Watch
 
 DISTRIBUTION: Final = "otel-inference"
+
+
+class Loading:
+    """Keeps a fork from coming while our thread imports: the child would inherit locks of modules that nobody releases."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """For the time of an import."""
+        # Not for ever: who forks may be importing what we wait for.
+        held = self._lock.acquire(timeout=_PATIENCE_S)
+        try:
+            yield
+        finally:
+            if held:
+                self._lock.release()
+
+    def reset_after_fork(self) -> None:
+        """Forget a thread of the parent."""
+        self._lock = Lock()
+
+
+_PATIENCE_S: Final = 2.0
+loading: Final = Loading()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +110,8 @@ class Installation:
         self._stopped = False
         registry.reset(width_s=config.window_s, max_models=config.max_models)
         registry.slow_after = self._slow_after_s
+        for model in (*limiters, *tuners):
+            registry.names.admit(model)  # a model that is limited is never one of `other`
         self.instruments = instruments.instruments_for(providers.meter, version)
         self._tracer = trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL)
         self.recorder = Recorder(
@@ -109,7 +138,8 @@ class Installation:
 
     def stop(self) -> None:
         """Write what has been recorded, and end every thread of ours."""
-        self._stopped = True
+        with self._lock:  # a watch that is just being made is not to begin after this
+            self._stopped = True
         if self._termination is not None:
             self._termination.remove()
         registry.is_fed = False
@@ -146,11 +176,14 @@ class Installation:
 
             maintainer.install_kill_switch()
 
-    def watch(self) -> Watch:
-        """The watch over the models, begun when it is first needed."""
-        from otel_inference.watch import Watch  # noqa: PLC0415 - what judges and acts is loaded off the first call
+    def watch(self) -> Watch | None:
+        """The watch over the models, begun when it is first needed; `None` once this has been stopped."""
+        with loading.held():
+            from otel_inference.watch import Watch  # noqa: PLC0415 - what judges and acts is loaded off the first call
 
         with self._lock:
+            if self._stopped:
+                return None
             if self._watch is None:
                 self._watch = Watch(
                     self.config,
@@ -164,9 +197,7 @@ class Installation:
                     tuners=self._tuners,
                 )
             self._watch.start()
-            if self._stopped:
-                self._watch.stop()
-        return self._watch
+            return self._watch
 
     def _begin_watch(self) -> None:
         """Begin to look; on our thread, for the first call is not to wait for what is imported here."""

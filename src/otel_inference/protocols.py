@@ -66,7 +66,7 @@ class Permit(Protocol):
         ...
 
     def release(self, *, ok: bool = True) -> None:
-        """Give it back; only the first time counts. Not from a finalizer: it may lock.
+        """Give it back; only the first time counts. Safe in a finalizer and in a signal handler.
 
         Args:
             ok: Whether the call's duration says something of the service (it did not fail, it was not cold).
@@ -76,6 +76,21 @@ class Permit(Protocol):
 
 class Limiter(Protocol):
     """Decides how many calls run at once. See `maintenance.limiter.AdaptiveLimiter`."""
+
+    @property
+    def limit(self) -> int:
+        """How many calls may run at once, as things are."""
+        ...
+
+    @property
+    def in_use(self) -> int:
+        """How many run."""
+        ...
+
+    @property
+    def rejected(self) -> int:
+        """How many were turned away so far."""
+        ...
 
     def acquire(self, model: str, size: int | None = None) -> Permit:
         """A place for one call; waits where that leaves a chance to meet its deadline.

@@ -16,7 +16,7 @@ from otel_inference import guard, semconv
 from otel_inference.config import Config
 from otel_inference.engines import load, names
 from otel_inference.errors import ConfigError, EngineUnavailableError
-from otel_inference.installation import Installation, Providers, usable_cores
+from otel_inference.installation import Installation, Providers, loading, usable_cores
 from otel_inference.observing import OUTLET as OBSERVING
 from otel_inference.patching import Patches
 from otel_inference.protocols import outlet_of
@@ -26,6 +26,7 @@ from otel_inference.telemetry.view import HealthView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -154,7 +155,8 @@ def evaluate() -> tuple[Finding, ...]:
     if running is None:
         return ()
     running.flush()
-    return running.watch().evaluation.now()
+    watch = running.watch()
+    return () if watch is None else watch.evaluation.now()
 
 
 def limit(model: str, limiter: AdaptiveLimiter) -> None:
@@ -173,13 +175,24 @@ def limit(model: str, limiter: AdaptiveLimiter) -> None:
     if not isinstance(model, str) or not model:
         msg = f"limit() got model={model!r}; expected the name of a model, such as 'ranker'"
         raise ConfigError(msg)
-    if not (callable(getattr(limiter, "acquire", None)) and callable(getattr(limiter, "acquire_async", None))):
+    if not all(hasattr(limiter, name) for name in ("acquire", "acquire_async", "limit", "in_use", "rejected")):
         msg = f"limit() got a {type(limiter).__name__}; expected a limiter, such as AdaptiveLimiter(deadline_s=0.5)"
         raise ConfigError(msg)
     with _lock:
         _limiters[model] = limiter
         if _running is not None:
             _running.recorder.limit(model)
+    _reserve(model)
+
+
+def _reserve(model: str) -> None:
+    """Have the calls of `model` counted under its name, or say that they are not."""
+    if registry.names.admit(model) != model:
+        _log.warning(
+            "%r is one more model than is kept apart (%s), so that what was asked for it has no effect",
+            model,
+            semconv.ENV_MAX_MODELS,
+        )
 
 
 def unlimit(model: str) -> None:
@@ -211,6 +224,7 @@ def tune(model: str, tuner: Tuner) -> None:
     with _lock:
         before = _tuners.get(model)
         _tuners[model] = tuner
+    _reserve(model)
     if before is not None and before is not tuner:
         before.undo()
 
@@ -295,12 +309,12 @@ def force_flush(timeout_s: float = 10.0) -> bool:
 
     def run() -> None:
         deadline_s = monotonic() + timeout_s
+        if running is not None:  # first, for it writes events; a sink that is down takes all the time that it is given
+            with guard.guarded("force_flush"):
+                results.append(running.flush_alerts(timeout_s / 2))
         for flush in flushes:
             with guard.guarded("force_flush"):
                 results.append(flush(max(0, int((deadline_s - monotonic()) * 1000))) is not False)
-        if running is not None:  # last, for a sink that is down takes all the time there is
-            with guard.guarded("force_flush"):
-                results.append(running.flush_alerts(max(0.0, deadline_s - monotonic())))
 
     thread = Thread(target=run, name="otel-inference-flush", daemon=True)
     thread.start()
@@ -381,11 +395,16 @@ def _require_installed(name: str) -> None:
         raise EngineUnavailableError(msg)
 
 
+_importing: list[AbstractContextManager[None]] = []
+"""Held for the fork under way, so that no thread of ours is in the middle of an import."""
 _held: list[CallWriter] = []
 """The writer held for the fork under way."""
 
 
 def _before_fork() -> None:
+    holding = loading.held()
+    holding.__enter__()
+    _importing.append(holding)
     running = _running
     if running is not None:
         running.recorder.writer.hold_for_fork()
@@ -393,6 +412,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
+    while _importing:
+        _importing.pop().__exit__(None, None, None)
     while _held:
         _held.pop().go_on_after_fork()
 
@@ -402,6 +423,8 @@ def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - see the docstring
     _lock = RLock()
     _held.clear()
+    _importing.clear()
+    loading.reset_after_fork()
     guard.reset_after_fork()
     instruments.reset_after_fork()
     _patches.reset_after_fork()

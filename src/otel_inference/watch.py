@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from otel_inference import semconv
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from otel_inference.alerting.sink import AlertSink
     from otel_inference.config import Config
     from otel_inference.evaluation import Outcome
+    from otel_inference.finding import FindingChange
     from otel_inference.health.snapshot import ModelHealth
     from otel_inference.maintenance.action import Action
     from otel_inference.maintenance.journal import JournalEntry
@@ -60,6 +62,19 @@ def _diagnosis(config: Config) -> Diagnosis:
             for model in named
         },
     )
+
+
+class _EventSink:
+    """Writes findings as OpenTelemetry events."""
+
+    name = "events"
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def send(self, changes: Sequence[FindingChange]) -> None:
+        for change in changes:
+            self._events.finding(change)
 
 
 class Watch:
@@ -97,7 +112,8 @@ class Watch:
         self._instruments = instruments
         self._events = events
         self._actions = actions
-        self._alerts = Alerts(sinks)
+        # Events are told as alerts are, for a log exporter may hang too.
+        self._alerts = Alerts((*sinks, _EventSink(events)))
         self._tuning = TuningFeed(tuners, self._note_tuning)
         self._begun = False
         self._p99_s: dict[str, float] = {}
@@ -108,7 +124,7 @@ class Watch:
             view,
             stalled=recorder.oldest,
             reading=self.sampler.latest,
-            diagnosis=_diagnosis(config),
+            diagnosis=partial(_diagnosis, config),
             takers=(self._report, self._note_health, self._alert, self._maintain, self._tune),
         )
 
@@ -135,6 +151,8 @@ class Watch:
 
     def stop(self) -> None:
         """End every thread; findings that are open are forgotten."""
+        if not self._begun:
+            return
         attention.reset()
         self.sampler.stop()
         maintainer.stop()
@@ -152,6 +170,8 @@ class Watch:
         self.evaluation.reset_after_fork()
         self.sampler.reset_after_fork()
         self._alerts.reset_after_fork()
+        self._p99_s = {}
+        attention.set({})
         maintainer.reset_after_fork()
         self._tuning.reset_after_fork()
 
@@ -180,7 +200,6 @@ class Watch:
         for change in outcome.changes:
             if change.event is FindingEvent.OPENED:
                 self._instruments.record_finding(change.finding)
-            self._events.finding(change)
 
     def _note_health(self, outcome: Outcome) -> None:
         """Keep what sampling asks for at each call."""

@@ -148,12 +148,12 @@ def first_bottleneck(inject, seed):
 
 
 def _lagging(it):
-    """The machine by the time, asked for every two seconds: the kernel's averages follow with a delay of ten."""
+    """The machine by the time, asked for every five seconds: the kernel's averages follow with a delay of ten."""
     changed, wait = replace(it.healthy, **it.machine), [it.healthy.cpu_wait]
 
     def machine(at_s):
         now = changed if at_s >= BEGIN_S else it.healthy
-        wait[0] += (now.cpu_wait - wait[0]) * 0.2
+        wait[0] += (now.cpu_wait - wait[0]) * 0.4
         return replace(now, cpu_wait=wait[0])
 
     return machine

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import random
 from dataclasses import dataclass, field, replace
@@ -26,7 +28,7 @@ STRETCH_S = 10.0
 class Load:
     """How calls of one model are, for a stretch."""
 
-    calls: float = 50.0
+    calls: float = 30.0
     """Expected number in ten seconds."""
     slower: float = 1.0
     """Factor on the work of every call."""
@@ -89,12 +91,26 @@ class Machine:
         )
 
 
+@dataclass(frozen=True)
+class During:
+    """One thing for a time, and another before and after."""
+
+    begin_s: float
+    end_s: float
+    usual: Load
+    other: Load
+
+    def __call__(self, at_s):
+        """What holds then."""
+        return self.other if self.begin_s <= at_s < self.end_s else self.usual
+
+
 class Stream:
     """Calls of one model: `load` tells by the time how they are."""
 
     def __init__(self, load, *, model="ranker", seed=1):
         """Begin at time 0."""
-        self.load = load if callable(load) else lambda _: load
+        self.load = load if callable(load) else during(0.0, 0.0, load)
         self.model = model
         self.rng = random.Random(f"{model} {seed}")
         self.counts = HorizonCounts()
@@ -221,7 +237,7 @@ def _named(finding, name):
     return finding.kind.value == kind and (not subject or finding.subject == subject)
 
 
-def run(streams, until_s, *, machine=None, diagnosis=None, step_s=2.0, seed=1, from_s=0.0, told=None):
+def run(streams, until_s, *, machine=None, diagnosis=None, step_s=5.0, seed=1, from_s=0.0, told=None):
     """Evaluate every `step_s` until `until_s`; gives what was told, and the diagnosis.
 
     `machine` is a `Machine` or tells one by the time; `None` for no readings.
@@ -245,8 +261,45 @@ def run(streams, until_s, *, machine=None, diagnosis=None, step_s=2.0, seed=1, f
 
 def during(begin_s, end_s, usual, **changed):
     """`usual`, but with some fields changed from `begin_s` to `end_s`."""
-    other = replace(usual, **changed)
-    return lambda at_s: other if begin_s <= at_s < end_s else usual
+    return During(begin_s, end_s, usual, replace(usual, **changed))
+
+
+BEGIN_S, END_S, UNTIL_S = 720.0, 1200.0, 1440.0
+"""What goes wrong begins, ends, and is looked at until then."""
+USUAL = Load()
+QUIET = Machine()
+
+
+@functools.cache
+def _warmed_up():
+    """Usual calls on a quiet machine, up to where something goes wrong."""
+    stream, diagnosis = Stream(USUAL), Diagnosis()
+    told, _ = run(stream, BEGIN_S, machine=QUIET, diagnosis=diagnosis)
+    return stream, diagnosis, told
+
+
+def run_wrong(load, until_s=END_S, *, machine=QUIET, step_s=5.0):
+    """As `run`, with calls and a machine that were usual and quiet until 720 s: that part is run once for all tests."""
+    stream, diagnosis, told = copy.deepcopy(_warmed_up())
+    stream.load = load
+    return run(stream, until_s, machine=machine, diagnosis=diagnosis, told=told, from_s=BEGIN_S, step_s=step_s)
+
+
+def wrong(usual=USUAL, **changed):
+    """Calls that differ from the usual ones from 720 to 1200 s."""
+    return during(BEGIN_S, END_S, usual, **changed)
+
+
+def opens_within(told, name, delay_s):
+    """Whether it opened once, and at most `delay_s` after the begin."""
+    opened = told.opened(name)
+    return len(opened) == 1 and BEGIN_S < opened[0] <= BEGIN_S + delay_s
+
+
+def closes_within(told, name, delay_s):
+    """Whether it closed once, and at most `delay_s` after the end."""
+    closed = told.closed(name)
+    return len(closed) == 1 and END_S < closed[0] <= END_S + delay_s
 
 
 def _poisson(rng, mean):

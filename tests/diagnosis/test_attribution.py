@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 @pytest.mark.parametrize(("inject", "subject"), INJECTED.items(), ids=lambda each: getattr(each, "__name__", each))
 def test_a_whole_diagnosis_finds_an_injected_cause(inject, subject):
-    """From calls and readings alone, while something else is seen at another time (`make bench` tries fifty)."""
+    """From calls and readings alone, while something else is seen at another time (`python -m benchmarks.diagnosis` tries thirty)."""
     assert first_bottleneck(inject, 2) == subject
 
 

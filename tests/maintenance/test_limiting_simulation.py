@@ -185,6 +185,11 @@ class TestGate:
         assert scores[SHARING][name].work >= 1.04
 
     @pytest.mark.parametrize("station", [FIFO, SHARING])
+    def test_nothing_known_is_enough_for_most(self, scores, station):
+        """Neither k nor a guess nor a size: it takes longer to find k, and costs a tenth."""
+        assert scores[station][contenders.BLIND].goodput >= 0.85
+
+    @pytest.mark.parametrize("station", [FIFO, SHARING])
     def test_what_is_served_is_in_time(self, scores, station):
         """The slowest hundredth exceeds the deadline by a tenth at most, and calm phases turn hardly anyone away."""
         score = scores[station][contenders.GIVEN]

@@ -96,8 +96,10 @@ class Channel:
 
     def stop(self, timeout_s: float) -> None:
         """Wait for the thread, which `begin_to_stop` has told to end, and drop what it did not get to."""
+        if self._lock.acquire(timeout=timeout_s):  # a thread that is just being begun cannot be waited for
+            self._lock.release()
         thread = self._thread
-        if thread is not None and thread is not current_thread():
+        if thread is not None and thread is not current_thread() and thread.is_alive():
             thread.join(timeout_s)
         while self._queue:
             self._drop_oldest()

@@ -91,6 +91,8 @@ class Alerts:
         """Keep in mind what is open; returns whether the sinks are to be told."""
         key = change.finding.key
         before = self._open.get(key)
+        if before is None and change.event is FindingEvent.CLOSED:
+            return False  # a forked child, which does not tell of what its parent found
         others = {other: each for other, each in self._open.items() if other != key}
         self._open = others if change.event is FindingEvent.CLOSED else {**others, key: change}
         if change.event is not FindingEvent.UPDATED:

@@ -7,17 +7,19 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_inference.diagnosis.usual import Learner, Sample, Usual, median
-from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, THRESHOLD, Watch
+from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, THRESHOLD, Watch, spare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GATE: Final = 0.75
 """Share of the least effect that a run must lie above it; of shifts just as large, half are estimated lower."""
+_DRIFT: Final = 1 / 6
+"""Share of the least effect that the level may have drifted since it was learned."""
 _RETURN_THRESHOLD: Final = 3.1
 """Standard errors by which a run must lie below half the shift, for the shift to be over."""
 _CUT: Final = 1.5
-"""Two windows that count for the most that one can are so many times what a shift takes."""
+"""Two windows cut off to the most that counts are so many times what a shift takes."""
 
 
 class _Judged(NamedTuple):
@@ -25,9 +27,7 @@ class _Judged(NamedTuple):
 
     at_s: float
     excess: float
-    """Value above the usual level, cut off so that one window alone does not decide."""
-    effect: float
-    """The same, cut off further out, times the precision."""
+    """Value above the usual level, cut off so that a few outliers do not decide."""
     surprise: float
     """Excess that the window before did not foretell, times the precision."""
     precision: float
@@ -38,10 +38,10 @@ class ShiftDetector(Watch[Sample]):
     """Finds a lasting shift of a stream's level, in one direction.
 
     A window is compared with what is usual: the median of the last 90 windows (at least 30, none older than two
-    hours), without the latest 12. Runs of 2 to 36 latest windows are tested for a shift at their beginning, by
+    hours), without the latest 12, moved on by the drift of the last hour. Runs of 2 to 36 latest windows are tested for a shift at their beginning, by
     generalised least squares under autocorrelation of first order: a window-limited likelihood ratio (Lai, JRSS B
     57, 1995). A shift is found when a run lies 4.5 standard errors above what is usual, and three quarters of the
-    least effect. No window counts for more than about half of that, so that one outlier is not a shift.
+    least effect, and holds up without its most extreme window, so that one outlier is not a shift.
 
     While a shift lasts, what is usual is frozen. It is over when a run of three windows or more has returned below
     half of it, or after 30 minutes, when its level is accepted as the usual one. After a gap of more than 30 minutes
@@ -73,7 +73,7 @@ class ShiftDetector(Watch[Sample]):
             raise ValueError(msg)
         self._direction = direction
         self._min_effect = min_effect
-        self._learner = Learner(noise_floor)
+        self._learner = Learner(noise_floor, most_drift=_DRIFT * min_effect)
         self._usual: Usual | None = None
         self._recent: deque[_Judged] = deque(maxlen=LONGEST_RUN)
         super().__init__(phase)
@@ -112,8 +112,8 @@ class ShiftDetector(Watch[Sample]):
     def _clear(self) -> None:
         self._recent.clear()
 
-    def _learn(self, windows: Sequence[Sample]) -> None:
-        self._usual = self._learner.learn(windows)
+    def _learn(self, windows: Sequence[Sample], at_s: float) -> None:
+        self._usual = self._learner.learn(windows, at_s)
 
     def _evidence(self, window: Sample) -> tuple[float, int]:
         usual = self._usual
@@ -126,31 +126,26 @@ class ShiftDetector(Watch[Sample]):
         before = self._recent[-1] if self._recent else None
         follows = before is not None and usual.adjacent(before.at_s, sample.at_s)
         precision = usual.precision(sample.weight)
-        excess, cut = sample.value - usual.level, _cut(usual) / math.sqrt(precision)
-        effect_cut = max(cut, 2.0 * _GATE * self._min_effect)
-        cut_off = max(-cut, min(cut, excess))
+        cut = max(_cut(usual) / math.sqrt(precision), 2.0 * _GATE * self._min_effect)
+        excess = max(-cut, min(cut, sample.value - usual.level))
         foretold = usual.autocorrelation * before.excess if before is not None and follows else 0.0
-        return _Judged(
-            at_s=sample.at_s,
-            excess=cut_off,
-            effect=precision * max(-effect_cut, min(effect_cut, excess)),
-            surprise=precision * (cut_off - foretold),
-            precision=precision,
-        )
+        return _Judged(sample.at_s, excess, precision * (excess - foretold), precision)
 
     def _scan(self, usual: Usual) -> tuple[float, int]:
         """Standard errors that the most telling run lies above what is usual, and its length.
 
         A step at the beginning of a run shows in full in the first surprise, and in each later one by what the
-        window before leaves of it. A run below the gate tells less, in proportion.
+        window before leaves of it. A run below the gate tells less, in proportion, and one that rests on its most
+        extreme window tells what it does without that.
         """
         best, best_length = 0.0, 0
         left, gate = 1.0 - usual.autocorrelation, _GATE * self._min_effect
         level_variance = math.pi / 2 / usual.windows  # of a median, in units of the stream's long-run variance
         surprise = precision = effect = extreme = 0.0
         for length, each in enumerate(reversed(self._recent), 1):
-            effect += each.effect
-            extreme = max(extreme, each.effect)
+            weighted = each.precision * each.excess
+            effect += weighted
+            extreme = max(extreme, weighted)
             if length in _TESTED and effect > 0:
                 known = left * precision + each.precision
                 variance = left * left * precision + each.precision + known * known * level_variance
@@ -158,7 +153,7 @@ class ShiftDetector(Watch[Sample]):
                 found *= min(1.0, effect / (gate * (precision + each.precision)))
                 if found > best:
                     rest = (effect - extreme) / math.sqrt((precision + each.precision) * (1.0 - 1.0 / length))
-                    found = min(found, math.sqrt(2) * rest / _scatter(usual, length - 1))
+                    found = min(found, spare(length) * rest / _scatter(usual, length - 1))
                 if found > best:
                     best, best_length = found, length
             surprise += each.surprise
@@ -193,7 +188,7 @@ _TESTED: Final = frozenset(RUNS)
 
 
 def _cut(usual: Usual) -> float:
-    """Excess that a window counts for at most: two such windows are a shift, one and an ordinary one are not."""
+    """Excess that a window counts for at most, where it is more than what is worth finding."""
     return _CUT * THRESHOLD * usual.noise / math.hypot(1.0, 1.0 - usual.autocorrelation)
 
 

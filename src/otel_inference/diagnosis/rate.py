@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_inference.diagnosis.usual import median
-from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, Watch
+from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, Watch, spare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -114,7 +114,7 @@ class RateDetector(Watch[_Counted]):
     def _clear(self) -> None:
         self._recent.clear()
 
-    def _learn(self, windows: Sequence[_Counted]) -> None:
+    def _learn(self, windows: Sequence[_Counted], at_s: float) -> None:  # noqa: ARG002 - traffic is let drift
         blocks = [_together(windows[first : first + _BLOCK]) for first in range(0, len(windows), _BLOCK)]
         everything = _together(windows)
         rate = everything.events / everything.exposure
@@ -147,7 +147,7 @@ class RateDetector(Watch[_Counted]):
                 found = self._size(events, exposure, usual) * self._standard_errors(events, exposure, usual)
                 if found > best:
                     rest = self._standard_errors(events - extreme.events, exposure - extreme.exposure, usual)
-                    found = min(found, math.sqrt(2) * rest)
+                    found = min(found, spare(length) * rest)
                 if found > best:
                     best, best_length = found, length
         return best, best_length

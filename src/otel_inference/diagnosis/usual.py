@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 _MEMORY: Final = 36
 """Estimates that the noise is averaged over, as it changes less than the level does."""
+_DRIFT_OVER_S: Final = 3600.0
+_DRIFT_SEEN_S: Final = 1200.0
+"""Over less time, drift cannot be told from chance."""
 _ADJACENT: Final = 1.5
 """Windows follow one another if they are at most so many usual steps apart."""
 _OUTLIER: Final = 3.0
@@ -62,21 +66,26 @@ class Learner:
 
     Args:
         noise_floor: Smallest standard deviation of a window that is believed.
+        most_drift: How much the level may have moved, since the windows it was learned from, as it does all day.
     """
 
-    def __init__(self, noise_floor: float) -> None:
+    def __init__(self, noise_floor: float, most_drift: float) -> None:
         self._noise_floor = noise_floor
+        self._most_drift = most_drift
         self.forget()
 
     def forget(self) -> None:
         """Begin anew."""
         self._estimates = 0
+        self._levels: deque[tuple[float, float]] = deque()
+        """When, and what the level was, over the last hour."""
         self._noise = self._autocorrelation = 0.0
 
-    def learn(self, samples: Sequence[Sample]) -> Usual:
-        """What is usual by these samples, oldest first.
+    def learn(self, samples: Sequence[Sample], at_s: float) -> Usual:
+        """What is usual now by these samples, oldest first.
 
-        The level is their median, the noise their standard deviation without outliers.
+        The level is their median, moved on by the drift of the last hour; the noise is their standard deviation
+        without outliers.
         """
         level = median([each.value for each in samples])
         weight = median([each.weight for each in samples])
@@ -95,13 +104,25 @@ class Learner:
         floor = self._noise_floor * math.sqrt(1.0 - autocorrelation**2)
         self._noise += rate * (max(_spread(innovations), floor) - self._noise)
         return Usual(
-            level=level,
+            level=level + self._drift(level, samples, at_s),
             noise=self._noise,
             autocorrelation=autocorrelation,
             weight=weight,
             step_s=step_s,
             windows=len(samples),
         )
+
+    def _drift(self, level: float, samples: Sequence[Sample], at_s: float) -> float:
+        """How much the level has moved since the middle of the samples, if it goes on as in the last hour."""
+        middle_s = (samples[0].at_s + samples[-1].at_s) / 2
+        self._levels.append((middle_s, level))
+        while self._levels[0][0] < middle_s - _DRIFT_OVER_S:
+            self._levels.popleft()
+        begun_s, begun = self._levels[0]
+        if middle_s - begun_s < _DRIFT_SEEN_S:
+            return 0.0
+        drift = (level - begun) / (middle_s - begun_s) * (at_s - middle_s)
+        return max(-self._most_drift, min(self._most_drift, drift))
 
 
 def median(values: Sequence[float]) -> float:

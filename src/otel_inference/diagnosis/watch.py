@@ -19,6 +19,9 @@ LONGEST_RUN: Final = RUNS[-1]
 RETURN_RUN: Final = 3
 """Windows that it takes at least to see that a change is over."""
 
+_SPARE: Final = 1.25
+"""More than the root of 3 / 2, so that it is no bound to like windows, and less than it takes to let outliers pass."""
+
 _FEWEST_WINDOWS: Final = 30
 """Windows that what is usual is learned from at least."""
 _SETTLED: Final = 90
@@ -86,8 +89,8 @@ class Watch(ABC, Generic[_W]):
         """Begin to learn what is usual anew."""
 
     @abstractmethod
-    def _learn(self, windows: Sequence[_W]) -> None:
-        """Learn what is usual from 30 to 90 healthy windows, oldest first."""
+    def _learn(self, windows: Sequence[_W], at_s: float) -> None:
+        """Learn what is usual now from 30 to 90 healthy windows, oldest first."""
 
     @abstractmethod
     def _evidence(self, window: _W) -> tuple[float, int]:
@@ -161,4 +164,12 @@ class Watch(ABC, Generic[_W]):
             self._until_learned = _REFRESH + self._phase if self._is_first else _REFRESH
             self._is_first = False
             self._step_s = min(after.at_s - before.at_s for before, after in pairwise(windows))
-            self._learn(windows)
+            self._learn(windows, at_s)
+
+
+def spare(length: int) -> float:
+    """How many times what a run of so many windows tells without its most extreme one it may tell in all.
+
+    Of like windows it is no bound: n of them tell √(n / (n - 1)) times what n - 1 do.
+    """
+    return math.sqrt(2.0) if length <= RUNS[0] else _SPARE

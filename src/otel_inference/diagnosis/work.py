@@ -82,14 +82,17 @@ class Work:
         """Work on a call of one size, now over usual; 1 while it is not slow."""
         return math.exp(self._detector.shift)
 
-    def compare(self) -> bool:
+    def compare(self, *, at_once: bool = False) -> bool:
         """Compare the recent calls, or those since it became slow, with the usual ones; every third time it is asked.
+
+        Args:
+            at_once: Whether it is the time for that.
 
         Returns:
             Whether `comparison` is a new one.
         """
-        self._turns += 1
-        if self._turns % _COMPARE_EVERY or not self.recent:
+        self._turns += not at_once
+        if not self.recent or not (at_once or self._turns % _COMPARE_EVERY == 0):
             return False
         self.comparison = compare(self._baseline.totals, merged(each.by_size for each in self._now()))
         return True

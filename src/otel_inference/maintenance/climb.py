@@ -111,6 +111,10 @@ class Climb:
         """Whether no call has been counted in the comparison that goes on."""
         return not self._kept.calls and not self._block.calls
 
+    def counts(self, started: float) -> bool:
+        """Whether a call that started then is one of those compared."""
+        return self._since_s < started <= self._until_s
+
     def began(self, now: float, running: int) -> None:
         """Say that a call started.
 
@@ -118,6 +122,8 @@ class Climb:
             now: Seconds on the caller's clock.
             running: How many run now.
         """
+        if running != self.limit and self._since_s > now:
+            return  # as most of the time
         self._count(now, running)
         if self._since_s < now and self._starts:
             self._starts -= 1
@@ -133,6 +139,8 @@ class Climb:
             started: When it started.
             slowness: Seconds that it took per unit of size; `None` where that says nothing.
         """
+        if running != self.limit and self._since_s > now:
+            return
         self._count(now, running)
         if started > self._until_s:
             self._patience -= 1
@@ -146,8 +154,8 @@ class Climb:
     def _count(self, now: float, running: int) -> None:
         if self._since_s <= now:
             self._busy_s += self._running * max(0.0, now - self._changed_s)
-        elif running == self.limit or self._since_s < math.inf:
-            # Only now as many run as may, or the clock has gone back.
+        elif running == self.limit:
+            # For the first time since the limit changed, or since the clock went back.
             self._begin(self.limit)
             self._since_s = now
         self._changed_s = now

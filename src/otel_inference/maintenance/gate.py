@@ -28,7 +28,7 @@ _OVERLOADED: Final = 0.8
 _STANDING: Final = 1.5
 """Deadlines after which a queue that was never empty means overload, and after which a pause ends it."""
 _IDLE: Final = math.log(0.01)
-_IDLE_SIZED: Final = math.log(0.003)
+_IDLE_SIZED: Final = math.log(0.001)
 """Share of the time, as a logarithm, for which a place may be empty because the queue was kept short.
 
 Less where sizes are known: then a longer queue makes no call late.
@@ -48,18 +48,19 @@ class ServiceTime:
     Attributes:
         mean_s: Fading mean of all calls; 0 while none is known.
         high_s: 0.9 quantile of all calls.
+        mean_size: Fading mean of the known sizes; 0 while none is.
     """
 
     __slots__ = (
-        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size", "_size_square", "_size_time", "_time", "high_s",
-        "mean_s",
+        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size_square", "_size_time", "_time", "high_s",
+        "mean_s", "mean_size",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.mean_s = self.high_s = 0.0
         self._high = -math.log(1.0 - _HIGH)  # as of an exponential distribution
         self._known = self._known_sized = 0
-        self._size = self._time = self._size_square = self._size_time = 0.0
+        self.mean_size = self._time = self._size_square = self._size_time = 0.0
         self._fitted: tuple[float, float] | None = 0.0, 0.0
         self._seen: dict[int, int] = {}
 
@@ -73,7 +74,7 @@ class ServiceTime:
     def fit(self) -> tuple[float, float]:
         """Seconds that a sized call takes whatever its size, and seconds per unit of size."""
         if self._fitted is None:
-            size, time_s = self._size, self._time
+            size, time_s = self.mean_size, self._time
             spread = self._size_square - size * size
             # Sizes that are all alike say nothing of how time grows with them.
             alike = spread <= 1e-6 * self._size_square
@@ -106,7 +107,7 @@ class ServiceTime:
         if size is not None:
             known = self._known_sized = self._known_sized + 1
             weight = _FADE if known > _MANY else 1 / known
-            self._size += (size - self._size) * weight
+            self.mean_size += (size - self.mean_size) * weight
             self._time += (service_s - self._time) * weight
             self._size_square += (size * size - self._size_square) * weight
             self._size_time += (size * service_s - self._size_time) * weight
@@ -121,10 +122,10 @@ class Gate:
     a forecast may be wrong, and only running calls correct it. Another one waits if its expected wait and its expected
     service time are within the deadline, and if the queue is no longer than is good: bursts may use what the deadline
     leaves beyond a mean service time; in overload (more than a fifth of the arrivals is turned away, or the queue has
-    not been empty for 1.5 deadlines) a high quantile of the service time has to be left. Ever, the queue is only so
-    long that a place is empty for less than 1 % of the time: with a share a of the arrivals admitted, m waiting calls
-    leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits is started in the order
-    of arrival whatever its size, unless by then it would be done too late.
+    not been empty for 1.5 deadlines) a high quantile of the service time has to be left. At any time the queue is only
+    so long that a place is empty for 1 % of the time, for 0.1 % where sizes are known: with a share a of the arrivals
+    admitted, m waiting calls leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits
+    is started in the order of arrival whatever its size, unless by then it would be done too late.
 
     Service times are learned from the calls (`ServiceTime`); nothing else is assumed of them. The rule and its
     constants are own work; `benchmarks/limiting` measures it beside others.
@@ -135,12 +136,13 @@ class Gate:
     Args:
         deadline_s: Seconds from arrival to end that a call may take. `None`: ten times the mean service time, or
             five times its 0.9 quantile if that is more, as seen while nobody waits; see `deadline_s`.
-        workers: k. `None`: found by a hill climb (`Climb`), which learns from calls with a size only and stays at
-            `guess` without.
-        guess: Where the climb starts: what the machine suggests, such as cores divided by threads per call.
+        workers: k. `None`: found by a hill climb (`Climb`).
+        guess: Where the climb starts: what the machine suggests, such as cores divided by threads per call. It learns
+            from calls of known size only, for the others tell it too little to doubt a guess. `None`: it starts at 1
+            and learns from all calls, up to forty times as slowly where sizes are unknown.
 
     Raises:
-        ConfigError: If the deadline or k is not positive.
+        ConfigError: If the deadline, k or the guess is not positive.
 
     >>> gate = Gate(deadline_s=0.5, workers=1)
     >>> gate.admit(now=0.0, running=0, queued=0)
@@ -152,21 +154,20 @@ class Gate:
     """
 
     __slots__ = (
-        "_admitted", "_arrived_s", "_base", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_limit", "_running",
-        "_service", "_waiting", "_waiting_size", "_waiting_sized",
+        "_admitted", "_arrived_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_limit", "_running",
+        "_service", "_typical", "_waiting", "_waiting_size", "_waiting_sized",
     )  # fmt: skip
 
-    def __init__(self, deadline_s: float | None, workers: int | None = None, *, guess: int = 1) -> None:
+    def __init__(self, deadline_s: float | None, workers: int | None = None, *, guess: int | None = None) -> None:
         if deadline_s is not None and not deadline_s > 0.0:
             msg = f"deadline_s must be positive, not {deadline_s!r}"
             raise ConfigError(msg)
-        if workers is not None and workers < 1:
-            msg = f"workers must be at least 1, not {workers!r}"
-            raise ConfigError(msg)
+        self._limit = _least_one("workers", workers) or _least_one("guess", guess) or 1
         self._given = deadline_s is not None
         self._deadline_s = math.inf if deadline_s is None else deadline_s
-        self._climb = Climb(guess) if workers is None else None
-        self._limit = max(1, guess) if workers is None else workers
+        self._climb = Climb(self._limit) if workers is None else None
+        self._blind = guess is None
+        """Whether the climb learns from calls of unknown size."""
         self._service = ServiceTime()
         self._calm = 0
         self._calm_s = 0.0
@@ -177,7 +178,8 @@ class Gate:
         self._running = 0
         self._waiting = self._waiting_sized = 0
         self._waiting_size = 0.0
-        self._base = 0.0
+        self._base, self._typical = 0.0, 1.0
+        """Sizes that are as much work as what every call costs, and as a call of unknown size."""
 
     @property
     def deadline_s(self) -> float:
@@ -289,10 +291,13 @@ class Gate:
             counted_s = self._service.learn(service_s, size)
             if counted_s and not self._given and not self._waiting:
                 self._learn_deadline(counted_s)
-        if self._climb is not None:
-            slowness = None if size is None or not counted_s else self._slowness(counted_s, size)
-            self._climb.ended(now, self._running, started, slowness)
-            self._limit = self._climb.limit
+        climb = self._climb
+        if climb is not None:
+            slowness = None
+            if counted_s and (self._blind or size is not None) and climb.counts(started):
+                slowness = self._slowness(climb, counted_s, size)
+            climb.ended(now, self._running, started, slowness)
+            self._limit = climb.limit
 
     def expected_s(self, size: float | None = None) -> float:
         """Seconds that a call is expected to be worked on; 0 while nothing is known.
@@ -371,12 +376,20 @@ class Gate:
         if self._calm >= _ENOUGH:
             self._deadline_s = self._calm_s * max(10.0, 5.0 * service.high_s / service.mean_s)
 
-    def _slowness(self, service_s: float, size: float) -> float:
+    def _slowness(self, climb: Climb, service_s: float, size: float | None) -> float:
         """Time per unit of work, which is size and what every call costs; the same measure during a comparison."""
-        if self._climb is not None and self._climb.fresh:
+        if climb.fresh:
             fixed_s, per_size_s = self._service.fit()
             self._base = fixed_s / max(per_size_s, 1e-12 * fixed_s, 1e-300)
-        return service_s / (size + self._base)
+            self._typical = self._service.mean_size or 1.0
+        return service_s / ((self._typical if size is None else size) + self._base)
+
+
+def _least_one(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        msg = f"{name} must be at least 1, not {value!r}"
+        raise ConfigError(msg)
+    return value
 
 
 def _proper(size: float | None) -> float | None:

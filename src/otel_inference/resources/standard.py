@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from otel_inference.resources.accelerator import AcceleratorProbe
 from otel_inference.resources.cpu import CpuProbe
 from otel_inference.resources.gc_pause import GcPauseProbe
+from otel_inference.resources.heartbeat import HeartbeatProbe
 from otel_inference.resources.memory import MemoryProbe
 from otel_inference.resources.process_tree import ProcessTree
 from otel_inference.resources.torch_memory import TorchMemoryProbe
@@ -31,4 +32,5 @@ def standard_probes(environ: Mapping[str, str], *, root: str = "/") -> tuple[Pro
         AcceleratorProbe(environ, pids=tree.pids),
         TorchMemoryProbe(),
         GcPauseProbe(),
+        HeartbeatProbe(),
     )

@@ -64,3 +64,4 @@ class HealthSpanProcessor(SpanProcessor):
             cold=attributes.get(semconv.COLD) is True,
             size=size if isinstance(size, int) else None,
         )
+        self._health.names.warn_once()

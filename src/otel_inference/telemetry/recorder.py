@@ -225,6 +225,7 @@ class Recorder:
         ended_ns = perf_counter_ns()
         if _claim(call):
             call.timer = None
+            admission.release(call, ok=False)  # places may be given back from a finalizer
             self._late.append((call, ended_ns))
 
     def close_late(self, *, wait: bool = True) -> None:
@@ -245,8 +246,6 @@ class Recorder:
     def _close(self, call: RecordedCall, ended_ns: int, error: BaseException | None) -> None:
         ended_unix_ns = call.started_unix_ns + ended_ns - call.started_ns
         self.leave(call)
-        if call.permit is not None:  # that of an abandoned call: a finalizer may not lock
-            admission.release(call, ok=False)
         before = current.get()
         current.set(SILENT)  # what a span processor calls is no call of the host's
         try:
@@ -406,6 +405,8 @@ def _describe_end(call: RecordedCall, error: BaseException | None, ended_unix_ns
         call.span.set_attributes(attributes)
     if error is not None:
         call.span.set_status(Status(StatusCode.ERROR, _text_of(error)))
+        if call.rejected:  # many of them come just when there is no time to format tracebacks, which all say the same
+            return
         with guard.guarded("exception"):  # an exception may fail to say what it is
             call.span.record_exception(error, timestamp=ended_unix_ns, escaped=True)
 

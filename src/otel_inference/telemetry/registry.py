@@ -197,6 +197,8 @@ class HealthRegistry:
         Args:
             model: Its name.
             age_s: How long ago that first call began.
+
+        Whoever calls this with no lock held says afterwards what became of a name (`names.warn_once`).
         """
         found = self._models.get(model)
         if found is not None:
@@ -208,7 +210,6 @@ class HealthRegistry:
                 found = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
                 found.slow_after_s = self.slow_after(name)
                 self._models[name] = found
-        self.names.warn_once()
         return found
 
     def is_first_look(self, span_id: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 from collections import deque
+from contextlib import suppress
 from threading import Event, RLock, Thread
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -86,8 +87,9 @@ class CallWriter:
         remaining = len(self._queue)
         while remaining > 0 and self._queue and self._acquire():
             try:
-                for _ in range(min(_BATCH, len(self._queue))):
-                    self._guarded_write(*self._queue.popleft())
+                with suppress(IndexError):  # a signal handler may drain on top of this
+                    for _ in range(min(_BATCH, len(self._queue))):
+                        self._guarded_write(*self._queue.popleft())
             finally:
                 self._writing.release()
             remaining -= _BATCH

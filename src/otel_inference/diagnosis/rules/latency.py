@@ -39,11 +39,11 @@ class LatencyRule:
         self._work = work
         self._signals = signals
         self._believed = _Belief()
+        self._is_open = False
 
     def judge(self, seen: ModelObservation, at_s: float) -> Sequence[Verdict]:
         """What holds now; `work` has been given the stretches."""
-        if not self._work.is_slow:
-            self._believed = _Belief()
+        if not self._is_slower():
             return ()
         slowdown = self._work.slowdown(at_s)
         if at_s - slowdown.since_s < _LOOKED_FOR_S:
@@ -51,6 +51,16 @@ class LatencyRule:
         cause = self._believed.cause
         shift = self._shift(slowdown, seen)
         return (shift,) if cause is None else (shift, self._bottleneck(slowdown, cause))
+
+    def _is_slower(self) -> bool:
+        """Whether calls are slow, and not only larger than any there have been, which is hard to tell apart."""
+        if not self._work.is_slow:
+            self._believed, self._is_open = _Belief(), False
+        elif not self._is_open:
+            self._work.compare(at_once=True)
+            comparison = self._work.comparison
+            self._is_open = comparison is None or comparison.slowed or not comparison.inputs_grew
+        return self._is_open
 
     def _shift(self, slowdown: Slowdown, seen: ModelObservation) -> Verdict:
         comparison = self._work.comparison

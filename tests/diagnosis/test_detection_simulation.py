@@ -1,0 +1,101 @@
+"""How soon what is found, and how often nothing, on simulated streams: short versions of benchmarks/detection.py."""
+
+from __future__ import annotations
+
+from statistics import mean, median
+
+import numpy as np
+import pytest
+from tests.diagnosis import simulation
+from tests.diagnosis.simulation import DAY, Traffic
+
+from otel_inference.diagnosis.slo import Tier
+
+
+@pytest.mark.parametrize(("calls", "sigma", "seed"), [(5, 1.0, 1), (20, 0.5, 2), (200, 0.3, 3)])
+def test_finds_nothing_in_healthy_traffic(calls, sigma, seed):
+    """Hours of cycles, autocorrelation, growing inputs and usual errors raise at most one finding."""
+    windows = 1000 if calls > 100 else 2000
+    found = simulation.false_findings(seed, Traffic(calls=calls, sigma=sigma), windows)
+
+    assert sum(found.values()) <= 1
+
+
+@pytest.mark.parametrize(("calls", "sigma"), [(20, 0.3), (200, 0.5), (200, 1.0)])
+@pytest.mark.parametrize(("ratio", "within"), [(1.5, 3), (1.2, 10)])
+def test_finds_a_step_in_time(calls, sigma, ratio, within):
+    """A step by half is found in three windows, one by a fifth in ten, nine times out of ten."""
+    delays = [
+        simulation.step_delay(seed, ratio=ratio, calls=calls, sigma=sigma, within=within + 1) for seed in range(20)
+    ]
+
+    assert mean(0 < each <= within for each in delays) >= 0.9
+
+
+def test_finds_a_step_in_autocorrelated_latency():
+    """Where windows take after one another a step by half is found as soon, and one by a fifth mostly."""
+    case = {"calls": 20, "sigma": 0.3, "autocorrelation": 0.5}
+    halves = [simulation.step_delay(seed, ratio=1.5, within=4, **case) for seed in range(20)]
+    fifths = [simulation.step_delay(seed, ratio=1.2, within=30, **case) for seed in range(20)]
+
+    assert mean(0 < each <= 3 for each in halves) >= 0.9
+    assert median(fifths) <= 10
+
+
+@pytest.mark.parametrize(("calls", "sigma"), [(5, 0.5), (200, 0.3)])
+def test_takes_a_spike_for_no_shift(calls, sigma):
+    """One window three times as slow is no shift, in autocorrelated latency too."""
+    found = [simulation.spike_is_found(seed, ratio=3, calls=calls, sigma=sigma) for seed in range(20)]
+
+    assert sum(found) <= 1
+
+
+def test_knows_what_no_detector_can_find():
+    """With calls that scatter by a factor of e, a fifth is not to be seen in ten windows of twenty."""
+    case = {"calls": 20, "autocorrelation": 0.0}
+
+    assert simulation.best_share(10, ratio=1.2, sigma=1.0, **case) < 0.4
+    assert simulation.best_share(10, ratio=1.2, sigma=0.3, **case) > 0.99
+
+
+@pytest.mark.parametrize("generates", [False, True])
+@pytest.mark.parametrize(
+    ("longer", "slower"), [(1.0, 1.0), (1.5, 1.0), (2.0, 1.0), (1.0, 1.3), (1.0, 2.0), (1.5, 1.3), (2.0, 2.0)]
+)
+def test_tells_inputs_from_slowness(longer, slower, generates):
+    """By 100 calls it is told which of both changed, 19 times out of 20."""
+    right = [
+        simulation.mix_is_right(seed, longer=longer, slower=slower, base_calls=500, generates=generates)
+        for seed in range(20)
+    ]
+
+    assert mean(right) >= 0.95
+
+
+@pytest.mark.parametrize(("objective", "calls_per_minute"), [(0.999, 0.5), (0.99, 5), (0.95, 50)])
+def test_pages_nobody_at_the_budget(objective, calls_per_minute):
+    """Three days with exactly the errors that were promised raise no burn of any tier."""
+    opened = simulation.burns(
+        1, objective=objective, calls_per_minute=calls_per_minute, bad_ratios=np.full(2 * DAY, 1 - objective)
+    )
+
+    assert opened == {Tier.PAGE: [], Tier.CONTROL: []}
+
+
+@pytest.mark.parametrize("objective", [0.999, 0.99])
+def test_finds_a_total_outage_at_five_calls_a_minute(objective):
+    """After hours without errors, two windows and two minutes of nothing else are enough."""
+    bad_ratios = np.where(np.arange(1100) < 1080, (1 - objective) / 2, 1.0)
+    for seed in range(10):
+        opened = simulation.burns(seed, objective=objective, calls_per_minute=5, bad_ratios=bad_ratios)
+        first = min(opened[Tier.PAGE] + opened[Tier.CONTROL])
+        assert 1080 <= first <= 1080 + 14
+
+
+def test_finds_errors_and_missing_calls():
+    """With five calls in a window a failing model is found in a minute, and so is one that nobody calls."""
+    failing = [simulation.burst_delay(seed, calls=5, usual=0.01, failing=1.0) for seed in range(10)]
+    missing = [simulation.drop_delay(seed, calls=5, left=0.0) for seed in range(10)]
+
+    assert max(failing) <= 6
+    assert max(missing) <= 6
