@@ -299,7 +299,11 @@ def test_asks_a_limiter_once(limited):
     """An outermost call takes one place, waits before the engine begins and gives it back when it ended."""
     limiter = _Limiter(waited_s=0.25)
     in_use = []
-    with limited(limiter, lambda: in_use.append([list(place.released) for place in limiter.places])) as (call, model, ended):
+    with limited(limiter, lambda: in_use.append([list(place.released) for place in limiter.places])) as (
+        call,
+        model,
+        ended,
+    ):
         call()
         (span,) = ended()
 

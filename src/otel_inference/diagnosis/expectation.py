@@ -123,7 +123,8 @@ def _family(key: SizeKey) -> tuple[bool, bool]:
 def _sizes(key: SizeKey) -> tuple[float, float, float]:
     """1 for the call itself, and its sizes: the middle of their class, 0 where unknown."""
     half_width = octaves(key) / 2
-    return 1.0, *(2.0 ** (each / 2 + half_width) if each >= 0 else 0.0 for each in key)
+    read, written = (math.pow(2.0, each / 2 + half_width) if each >= 0 else 0.0 for each in key)
+    return 1.0, read, written
 
 
 def _line(cells: Sequence[tuple[SizeKey, Totals]]) -> list[float]:

@@ -19,8 +19,8 @@ LONGEST_RUN: Final = RUNS[-1]
 RETURN_RUN: Final = 3
 """Windows that it takes at least to see that a change is over."""
 
-_SPARE: Final = 1.25
-"""More than the root of 3 / 2, so that it is no bound to like windows, and less than it takes to let outliers pass."""
+_FEW: Final = 4
+_SPARE_OF_MANY: Final = 1.25
 
 _FEWEST_WINDOWS: Final = 30
 """Windows that what is usual is learned from at least."""
@@ -170,6 +170,7 @@ class Watch(ABC, Generic[_W]):
 def spare(length: int) -> float:
     """How many times what a run of so many windows tells without its most extreme one it may tell in all.
 
-    Of like windows it is no bound: n of them tell √(n / (n - 1)) times what n - 1 do.
+    Like windows are not held back by it, as n of them tell √(n / (n - 1)) times what n - 1 do. Among a few, the most
+    extreme one makes more of a difference by chance, so they are let do more.
     """
-    return math.sqrt(2.0) if length <= RUNS[0] else _SPARE
+    return math.sqrt(2.0) if length <= _FEW else _SPARE_OF_MANY
