@@ -252,7 +252,7 @@ def _warn_of_unknown(chosen: tuple[str, ...]) -> None:
     if unknown:
         _warned_of.update(unknown)
         _log.warning(
-            "%s names the engine %r, which is unknown; known are %s",
+            "%s names the engine %r, which is unknown, so that it is not measured; known are %s",
             semconv.ENV_ENGINES,
             unknown[0],
             ", ".join(names()),

@@ -491,7 +491,7 @@ def test_grows_by_nothing_over_dropped_iterators(embed):
         before = objects_after(work, 20)
         after = objects_after(work, 300)
 
-    assert after - before < 50
+    assert after - before < 200  # less than one each; evaluations go on meanwhile, and hold a few
 
 
 def switching(session, linear, make, on_and_off):

@@ -150,10 +150,10 @@ class ShiftDetector(Watch[Sample]):
                 known = left * precision + each.precision
                 variance = left * left * precision + each.precision + known * known * level_variance
                 found = (left * surprise + each.surprise) / (usual.noise * math.sqrt(variance))
-                found *= min(1.0, effect / (gate * (precision + each.precision)))
                 if found > best:
-                    rest = (effect - extreme) / math.sqrt((precision + each.precision) * (1.0 - 1.0 / length))
-                    found = min(found, spare(length) * rest / _scatter(usual, length - 1))
+                    rest, of_rest = effect - extreme, (precision + each.precision) * (1.0 - 1.0 / length)
+                    found = min(found, spare(length) * rest / (_scatter(usual, length - 1) * math.sqrt(of_rest)))
+                    found *= min(1.0, max(0.0, rest) / (gate * of_rest))
                 if found > best:
                     best, best_length = found, length
             surprise += each.surprise

@@ -1,0 +1,100 @@
+"""A real torch model under load, slowed by a CPU hog, then given longer inputs, then made to fail: are the three told apart?
+
+    python -m benchmarks.told_apart        # eleven minutes, five of them to learn what is usual
+
+Prints the findings that open and close in each phase. The process has the first core for itself, and the hog comes onto it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from otel_inference.finding import FindingChange
+
+CALLS_PER_S = 20.0
+TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A stretch of one kind of trouble."""
+
+    name: str
+    seconds: float
+    tokens: int = TOKENS
+    hog: bool = False
+    failing: float = 0.0
+
+
+PHASES = (
+    Phase(name="usual", seconds=330),
+    Phase(name="CPU hog", seconds=60, hog=True),
+    Phase(name="usual again", seconds=90),
+    Phase(name="inputs three times as long", seconds=60, tokens=3 * TOKENS),
+    Phase(name="usual once more", seconds=60),
+    Phase(name="one call in four fails", seconds=40, failing=0.25),
+)
+
+
+def main() -> None:
+    """Run the phases."""
+    import torch
+
+    import otel_inference
+
+    console = Console(width=130, highlight=False)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    began_s, phase_now = time.monotonic(), [PHASES[0]]
+
+    def note(change: FindingChange) -> None:
+        finding = change.finding
+        why = f" <- {finding.explained_by}" if finding.explained_by else ""
+        console.print(
+            f"{time.monotonic() - began_s:5.0f} s  {phase_now[0].name:28} {change.event:8} {finding.key}{why}"
+        )
+
+    class Reader(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.work = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(24)))
+
+        def forward(self, rows: torch.Tensor, *, fails: bool) -> torch.Tensor:
+            if fails:
+                msg = "made to fail"
+                raise ValueError(msg)
+            return self.work(rows)
+
+    otel_inference.instrument(config=otel_inference.Config(alert_sinks=(note,)))
+    model = Reader().eval()
+    otel_inference.name_model(model, "reader")
+    for phase in PHASES:
+        phase_now[0] = phase
+        console.print(f"{time.monotonic() - began_s:5.0f} s  {phase.name}")
+        hog = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if phase.hog else None
+        until_s = time.monotonic() + phase.seconds
+        while time.monotonic() < until_s:
+            rows = torch.ones(max(8, round(phase.tokens * random.lognormvariate(0, 0.3))), 256)
+            try:
+                with torch.inference_mode():
+                    model(rows, fails=random.random() < phase.failing)
+            except ValueError:
+                pass
+            time.sleep(random.expovariate(CALLS_PER_S))
+        if hog is not None:
+            hog.kill()
+            hog.wait()
+    otel_inference.uninstrument()
+
+
+if __name__ == "__main__":
+    main()
