@@ -12,12 +12,15 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_inference.finding import FindingChange
 
 CALLS_PER_S = 20.0
@@ -81,19 +84,23 @@ def main() -> None:
         phase_now[0] = phase
         console.print(f"{time.monotonic() - began_s:5.0f} s  {phase.name}")
         hog = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if phase.hog else None
-        until_s = time.monotonic() + phase.seconds
-        while time.monotonic() < until_s:
-            rows = torch.ones(max(8, round(phase.tokens * random.lognormvariate(0, 0.3))), 256)
-            try:
-                with torch.inference_mode():
-                    model(rows, fails=random.random() < phase.failing)
-            except ValueError:
-                pass
-            time.sleep(random.expovariate(CALLS_PER_S))
+        serve(model, phase)
         if hog is not None:
             hog.kill()
             hog.wait()
     otel_inference.uninstrument()
+
+
+def serve(model: Callable[..., object], phase: Phase) -> None:
+    """Call the model now and then, with inputs of the phase's size."""
+    import torch
+
+    until_s = time.monotonic() + phase.seconds
+    while time.monotonic() < until_s:
+        rows = torch.ones(max(8, round(phase.tokens * random.lognormvariate(0, 0.3))), 256)
+        with suppress(ValueError), torch.inference_mode():
+            model(rows, fails=random.random() < phase.failing)
+        time.sleep(random.expovariate(CALLS_PER_S))
 
 
 if __name__ == "__main__":

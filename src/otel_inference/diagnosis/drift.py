@@ -47,6 +47,13 @@ class ShiftDetector(Watch[Sample]):
     half of it, or after 30 minutes, when its level is accepted as the usual one. After a gap of more than 30 minutes
     the detector starts anew, in silence.
 
+    Simulated, with logarithms of latency and this least effect (`python -m benchmarks.detection`): one false alarm in
+    nine days, with daily cycles of 40 % and an autocorrelation of 0.5. Where a window's mean scatters by up to 0.07
+    (ln, such as sigma 0.3 over 20 calls) a step by half is found in two windows and one by a fifth in four; with that
+    autocorrelation in two and in seven to eight. At 0.11 it is three and ten; beyond, no detector with so few false
+    alarms finds a fifth in ten windows. One slow window is taken for a shift in 0 to 2 of 100 cases, with five calls
+    in a window in 1 to 4.
+
     Args:
         direction: 1 finds rises, -1 finds falls.
         min_effect: Smallest shift worth finding, in units of the values; default: ln 1.2, which is a fifth more
@@ -135,8 +142,8 @@ class ShiftDetector(Watch[Sample]):
         """Standard errors that the most telling run lies above what is usual, and its length.
 
         A step at the beginning of a run shows in full in the first surprise, and in each later one by what the
-        window before leaves of it. A run below the gate tells less, in proportion, and one that rests on its most
-        extreme window tells what it does without that.
+        window before leaves of it. A run tells no more than what it does without its most extreme window bears out,
+        and in proportion less if that lies below the gate.
         """
         best, best_length = 0.0, 0
         left, gate = 1.0 - usual.autocorrelation, _GATE * self._min_effect

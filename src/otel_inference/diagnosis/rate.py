@@ -50,6 +50,10 @@ class RateDetector(Watch[_Counted]):
 
     How long a change lasts, and when the detector starts anew, is as in `ShiftDetector`.
 
+    Simulated (`python -m benchmarks.detection`): one false alarm of errors, and none of calls, in 36 days of 5 to 200
+    calls in ten seconds with daily cycles of 40 %. From 1 % to all calls failing is found in two windows at five calls
+    a window, in six at one; that no call comes in three at five, in two at twenty, and never below about one.
+
     Args:
         direction: 1 finds rises, -1 finds falls.
         min_ratio: Smallest ratio of the higher to the lower rate worth finding.
