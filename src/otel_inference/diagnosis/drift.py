@@ -38,9 +38,9 @@ class ShiftDetector(Watch[Sample]):
     """Finds a lasting shift of a stream's level, in one direction.
 
     A window is compared with what is usual: the median of the last 90 windows (at least 30, none older than two
-    hours), without the latest 12, moved on by the drift of the last hour. Runs of 2 to 36 latest windows are tested for a shift at their beginning, by
-    generalised least squares under autocorrelation of first order: a window-limited likelihood ratio (Lai, JRSS B
-    57, 1995). A shift is found when a run lies 4.5 standard errors above what is usual, and three quarters of the
+    hours), without the latest 12, moved on by the drift of the last hour. Runs of 2 to 36 latest windows are tested
+    for a shift at their beginning, by generalised least squares under autocorrelation of first order: a
+    window-limited likelihood ratio (Lai, JRSS B 57, 1995). A shift is found when a run lies 4.5 standard errors above what is usual, and three quarters of the
     least effect, and holds up without its most extreme window, so that one outlier is not a shift.
 
     While a shift lasts, what is usual is frozen. It is over when a run of three windows or more has returned below
@@ -50,9 +50,9 @@ class ShiftDetector(Watch[Sample]):
     Simulated, with logarithms of latency and this least effect (`python -m benchmarks.detection`): one false alarm in
     nine days, with daily cycles of 40 % and an autocorrelation of 0.5. Where a window's mean scatters by up to 0.07
     (ln, such as sigma 0.3 over 20 calls) a step by half is found in two windows and one by a fifth in four; with that
-    autocorrelation in two and in seven to eight. At 0.11 it is three and ten; beyond, no detector with so few false
-    alarms finds a fifth in ten windows. One slow window is taken for a shift in 0 to 2 of 100 cases, with five calls
-    in a window in 1 to 4.
+    autocorrelation in two and in seven to eight. At 0.11 (sigma 0.5) it is three and ten; at 0.22 (sigma
+    1) even the most powerful test finds a fifth in ten windows in one case of three only. One slow window is taken for
+    a shift in 0 to 2 of 100 cases, with five calls in a window in 1 to 4.
 
     Args:
         direction: 1 finds rises, -1 finds falls.

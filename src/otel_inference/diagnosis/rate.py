@@ -52,7 +52,7 @@ class RateDetector(Watch[_Counted]):
 
     Simulated (`python -m benchmarks.detection`): one false alarm of errors, and none of calls, in 36 days of 5 to 200
     calls in ten seconds with daily cycles of 40 %. From 1 % to all calls failing is found in two windows at five calls
-    a window, in six at one; that no call comes in three at five, in two at twenty, and never below about one.
+    a window, in six at one; that no call comes in three at five, in two at twenty, and not at all at 0.2.
 
     Args:
         direction: 1 finds rises, -1 finds falls.

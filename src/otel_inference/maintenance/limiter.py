@@ -59,8 +59,8 @@ class AdaptiveLimiter:
     Args:
         deadline_s: Seconds within which an answer is of use; default: learned from the calls. A request may
             have a deadline of its own, see `maintenance.deadline`.
-        workers: How many calls may run at once; default: found by trying where calls have a size, from what the
-            machine suggests, which is where it stays where they have none: usable cores over torch's threads per call.
+        workers: How many calls may run at once; default: found by trying. With torch it begins with usable cores over
+            torch's threads per call, and moves from there if calls have a size; without, it begins with 1.
         gate: Decides; default: one made of the two arguments above, which it replaces.
         clock: Seconds, never going back.
 
@@ -370,11 +370,10 @@ class AdaptiveLimiter:
 _limiters: Final[weakref.WeakSet[AdaptiveLimiter]] = weakref.WeakSet()
 
 
-def _suggested() -> int:
-    """How many calls the machine can work on at once, as far as can be told without asking their engine."""
+def _suggested() -> int | None:
+    """How many calls the machine can work on at once; `None` where that cannot be told without knowing their engine."""
     torch = sys.modules.get("torch")
-    threads = 1 if torch is None else int(torch.get_num_threads())
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    return None if torch is None else max(1, len(os.sched_getaffinity(0)) // int(torch.get_num_threads()))
 
 
 def reset_after_fork() -> None:
