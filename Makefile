@@ -42,7 +42,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.tuning
 
 clean:
-	rm -rf $(VENV) otel-inference-demo
+	rm -rf $(VENV) otel-inference-demo closed-loop
 
 $(VENV)/.models:
 	$(PYTHON) -m venv $(VENV)
