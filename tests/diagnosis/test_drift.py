@@ -100,6 +100,30 @@ def test_takes_one_window_for_no_shift(seed, spike, before):
     assert not stream.detector.shifted
 
 
+def test_takes_two_outliers_in_five_minutes_for_no_shift():
+    """However high, single windows that are well apart are no shift together."""
+    stream = Stream()
+    stream.feed(100)
+    for _ in range(3):
+        stream.feed(1, 50.0)
+        stream.feed(15, until=is_shifted)
+        assert not stream.detector.shifted
+
+
+def test_needs_more_than_an_outlier_among_slightly_high_windows():
+    """Four windows that are a little high are no shift, and one very high one among them does not make them one."""
+    stream = Stream(noise=0.1)
+    stream.feed(100)
+    stream.noise = 0.0
+    stream.feed(2, 0.15)
+    stream.feed(1, 5.0)
+    stream.feed(2, 0.15)
+    assert not stream.detector.shifted
+
+    stream.feed(10, 0.15)
+    assert stream.detector.shifted
+
+
 def test_finds_no_effect_that_is_too_small():
     """A rise by a twentieth is seen plainly in a quiet stream, and is not worth finding."""
     stream = Stream(noise=0.01)

@@ -52,7 +52,7 @@ class ShiftDetector(Watch[Sample]):
     (ln, such as sigma 0.3 over 20 calls) a step by half is found in two windows and one by a fifth in four; with that
     autocorrelation in two and in seven to eight. At 0.11 (sigma 0.5) it is three and ten; at 0.22 (sigma
     1) even the most powerful test finds a fifth in ten windows in one case of three only. One slow window is taken for
-    a shift in 0 to 2 of 100 cases, with five calls in a window in 1 to 4.
+    a shift in 0 or 1 of 100 cases, with five calls in a window in 1 to 4.
 
     Args:
         direction: 1 finds rises, -1 finds falls.
