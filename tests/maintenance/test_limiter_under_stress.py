@@ -199,6 +199,7 @@ def test_an_interrupted_wait_gives_up_its_turn():
     printed = run_python("""
         import os, signal
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
         limiter, gate = limited()
         held = limiter.acquire("ranker")
 
