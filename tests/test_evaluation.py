@@ -12,6 +12,7 @@ import pytest
 from otel_inference import (
     AdaptiveLimiter,
     Config,
+    ConfigError,
     FindingKind,
     HealthState,
     OverloadedError,
@@ -284,3 +285,67 @@ def test_writes_no_traceback_of_a_refusal():
 
     assert (span.status.is_ok, span.events) == (False, ())
     assert span.attributes["error.type"] == "otel_inference.errors.OverloadedError"
+
+
+ALONE = """
+import os, sys, threading
+from otel_inference import AdaptiveLimiter, HealthSampler
+from otel_inference.telemetry.registry import registry
+
+limiter, sampler = AdaptiveLimiter(deadline_s=1.0, workers=1), HealthSampler(0.5)
+assert "otel_inference.runtime" not in sys.modules
+for lock in (limiter._lock, sampler._lock, registry._lock):
+    thread = threading.Thread(target=lock.acquire)
+    thread.start()
+    thread.join()
+child = os.fork()
+if child == 0:
+    limiter.acquire("ranker").release()
+    sampler.should_sample(None, 1, "call", attributes={"inference.model": "ranker"})
+    registry.of("ranker")
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_parts_that_stand_alone_survive_a_fork():
+    """A limiter, a sampler and the statistics work in a forked child though nothing was ever instrumented."""
+    subprocess.run([sys.executable, "-c", ALONE], check=True, timeout=60)
+
+
+def test_refuses_what_is_no_limiter():
+    """What could raise later, at a call or when health is asked for, is refused when it is given."""
+
+    class Half:
+        def acquire(self, model, size=None): ...
+
+        async def acquire_async(self, model, size=None): ...
+
+    for given in (Half(), None, 3):
+        with pytest.raises(ConfigError, match="expected a limiter"):
+            limit("ranker", given)
+    with pytest.raises(ConfigError, match="expected the name of a model"):
+        limit("", AdaptiveLimiter(deadline_s=1.0))
+
+
+CALLING_HANDLER = """
+import logging, sys
+from otel_inference import Config, observe
+from otel_inference.testing import recorded
+
+class Calling(logging.Handler):
+    def emit(self, record):
+        with observe("called by the log"):
+            pass
+
+with recorded(config=Config(max_models=1, resources=False)):
+    logging.getLogger("otel_inference").addHandler(Calling())
+    for name in ("a", "b", "c"):
+        with observe(name):
+            pass
+"""
+
+
+def test_warns_with_no_lock_held():
+    """A log handler that calls a model may be told of one model name too many."""
+    subprocess.run([sys.executable, "-c", CALLING_HANDLER], check=True, timeout=30)

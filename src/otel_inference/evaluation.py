@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Lock
 from time import monotonic
@@ -81,14 +81,13 @@ class Evaluation:
     def reset_after_fork(self) -> None:
         """Begin anew: what is wrong with the parent is the parent's to find, and its locks may be held for ever."""
         self._diagnosis = self._new_diagnosis()
-        self._open: tuple[Finding, ...] = ()
         self._judging = Lock()
         self._delivering = Lock()
         self._outcomes.clear()
 
     def findings(self, model: str | None = None) -> tuple[Finding, ...]:
         """What was open at the last evaluation: of `model` and of the whole process, or all."""
-        return tuple(finding for finding in self._open if model is None or finding.model in {None, model})
+        return self._diagnosis.open(model)
 
     def is_overdue(self) -> bool:
         """Whether the thread that evaluates seems not to run."""
@@ -112,7 +111,7 @@ class Evaluation:
             finally:
                 self._judging.release()
             self._deliver()
-        return self._open
+        return self.findings()
 
     def _judge(self) -> None:
         self._at_s = monotonic()
@@ -121,21 +120,19 @@ class Evaluation:
         models = {name: self._observation(statistics[name], health[name]) for name in health if name in statistics}
         at_s = self._registry.now_s()
         changes = self._diagnosis.evaluate(at_s, datetime.now(UTC), models, self._reading())
-        self._open = self._diagnosis.open()
-        earlier: tuple[FindingChange, ...] = ()
+        outcome = Outcome(
+            at_s=at_s,
+            changes=changes,
+            open=self.findings(),
+            health=self._view.renewed(health),
+            stretches={name: seen.stretches for name, seen in models.items()},
+        )
         if len(self._outcomes) >= _MAX_WAITING:  # a taker hangs: keep what changed, and of the rest what is newest
+            guard.dropped("findings")
             with suppress(IndexError):
                 earlier = self._outcomes.pop().changes[-_MAX_CHANGES:]
-            guard.dropped("findings")
-        self._outcomes.append(
-            Outcome(
-                at_s=at_s,
-                changes=(*earlier, *changes),
-                open=self._open,
-                health=self._view.renewed(health),
-                stretches={name: seen.stretches for name, seen in models.items()},
-            )
-        )
+                outcome = replace(outcome, changes=(*earlier, *changes))
+        self._outcomes.append(outcome)
 
     def _observation(self, statistics: ModelStatistics, health: ModelHealth) -> ModelObservation:
         return ModelObservation(

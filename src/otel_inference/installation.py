@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import weakref
-from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ from opentelemetry import trace
 
 from otel_inference import guard, semconv
 from otel_inference.engines import load, names
+from otel_inference.loading import loading
 from otel_inference.telemetry import instruments
 from otel_inference.telemetry.events import Events
 from otel_inference.telemetry.recorder import Recorder
@@ -23,7 +23,7 @@ from otel_inference.telemetry.registry import registry
 from otel_inference.telemetry.view import HealthView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -41,32 +41,6 @@ if TYPE_CHECKING:
     from otel_inference.watch import Watch
 
 DISTRIBUTION: Final = "otel-inference"
-
-
-class Loading:
-    """Keeps a fork from coming while our thread imports: the child would inherit locks of modules that nobody releases."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """For the time of an import."""
-        # Not for ever: who forks may be importing what we wait for.
-        held = self._lock.acquire(timeout=_PATIENCE_S)
-        try:
-            yield
-        finally:
-            if held:
-                self._lock.release()
-
-    def reset_after_fork(self) -> None:
-        """Forget a thread of the parent."""
-        self._lock = Lock()
-
-
-_PATIENCE_S: Final = 2.0
-loading: Final = Loading()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,10 +82,7 @@ class Installation:
         self._watch: Watch | None = None
         self._termination: Termination | None = None
         self._stopped = False
-        registry.reset(width_s=config.window_s, max_models=config.max_models)
-        registry.slow_after = self._slow_after_s
-        for model in (*limiters, *tuners):
-            registry.names.admit(model)  # a model that is limited is never one of `other`
+        self._begin_counting()
         self.instruments = instruments.instruments_for(providers.meter, version)
         self._tracer = trace.get_tracer(semconv.SCOPE, version, providers.tracer, semconv.SCHEMA_URL)
         self.recorder = Recorder(
@@ -133,8 +104,14 @@ class Installation:
             findings=self.findings,
         )
         self.instruments.source = self
-        registry.is_fed = True
         self.attach_processors()
+
+    def _begin_counting(self) -> None:
+        registry.reset(width_s=self.config.window_s, max_models=self.config.max_models)
+        registry.slow_after = self._slow_after_s
+        registry.is_fed = True
+        for model in (*self._limiters, *self._tuners):
+            registry.names.admit(model)  # a model that is limited is never one of `other`
 
     def stop(self) -> None:
         """Write what has been recorded, and end every thread of ours."""
@@ -292,10 +269,6 @@ class Installation:
         """Go on in a forked child, without the parent's threads and calls."""
         self._lock = Lock()
         self.recorder.reset_after_fork()
-        for name in ("head", "tail"):
-            module = sys.modules.get(f"otel_inference.sampling.{name}")
-            if module is not None:
-                module.reset_after_fork()
         if self._watch is not None:
             self._watch.reset_after_fork()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import sys
 from threading import RLock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, overload
@@ -14,19 +12,20 @@ from opentelemetry import _logs, metrics, trace
 
 from otel_inference import guard, semconv
 from otel_inference.config import Config
-from otel_inference.engines import load, names
-from otel_inference.errors import ConfigError, EngineUnavailableError
-from otel_inference.installation import Installation, Providers, loading, usable_cores
+from otel_inference.engines import load
+from otel_inference.errors import ConfigError
+from otel_inference.installation import Installation, Providers, usable_cores
+from otel_inference.loading import loading
 from otel_inference.observing import OUTLET as OBSERVING
 from otel_inference.patching import Patches
 from otel_inference.protocols import outlet_of
+from otel_inference.selection import chosen_by, names_of, require_installed
 from otel_inference.telemetry import instruments
 from otel_inference.telemetry.registry import registry
 from otel_inference.telemetry.view import HealthView
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from contextlib import AbstractContextManager
 
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
@@ -79,13 +78,13 @@ def instrument(
         ConfigError: If an engine is unknown or an option means nothing.
         EngineUnavailableError: If an engine asked for by name is not installed.
     """
-    asked = None if engines is None else _names_of(engines)
+    asked = None if engines is None else names_of(engines)
     for name in asked or (() if config is None else config.engines or ()):
-        _require_installed(name)
+        require_installed(name)
     providers = Providers(tracer=tracer_provider, meter=meter_provider, logger=logger_provider)
     with _lock:
         running = _start(providers, config)
-        for name in asked if asked is not None else _default_engines(running.config):
+        for name in asked if asked is not None else chosen_by(running.config.engines):
             _switch_on(running, name)
 
 
@@ -98,7 +97,7 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
         engines: Names of engines; default: all.
     """
     global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
-    chosen = None if engines is None else _names_of(engines)
+    chosen = None if engines is None else names_of(engines)
     with _lock:
         running = _running
         if running is None:
@@ -239,27 +238,8 @@ def untune(model: str) -> None:
 
 def allows(engine: str) -> bool:
     """Whether the options leave `engine` in: those in force, else the environment's."""
-    chosen = (_running.config if _running is not None else Config.from_env(os.environ, warn=False)).engines
-    if chosen is None:
-        return True
-    _warn_of_unknown(chosen)
-    return engine in chosen
-
-
-def _warn_of_unknown(chosen: tuple[str, ...]) -> None:
-    """Say once that the environment names engines that nobody knows."""
-    unknown = [name for name in chosen if name not in names() and name not in _warned_of]
-    if unknown:
-        _warned_of.update(unknown)
-        _log.warning(
-            "%s names the engine %r, which is unknown, so that it is not measured; known are %s",
-            semconv.ENV_ENGINES,
-            unknown[0],
-            ", ".join(names()),
-        )
-
-
-_warned_of: set[str] = set()
+    config = _running.config if _running is not None else Config.from_env(os.environ, warn=False)
+    return engine in chosen_by(config.engines)
 
 
 def adjust(options: Mapping[str, Any]) -> None:
@@ -323,16 +303,6 @@ def force_flush(timeout_s: float = 10.0) -> bool:
     return not thread.is_alive() and len(results) == expected and all(results)
 
 
-def _names_of(engines: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(engines, str):
-        msg = f"engines is the string {engines!r}; expected a list of names, such as [{engines!r}]"
-        raise ConfigError(msg)
-    chosen = tuple(engines)
-    for name in chosen:
-        load(name)  # refuses what is unknown
-    return chosen
-
-
 def _start(providers: Providers, config: Config | None) -> Installation:
     global _running  # noqa: PLW0603 - one instrumentation per process, as there is one of each library
     if _running is None:
@@ -381,30 +351,12 @@ def _set_options(outlet: Outlet, config: Config) -> None:
     outlet.capture_content = config.capture_content
 
 
-def _default_engines(config: Config) -> tuple[str, ...]:
-    if config.engines is None:
-        return names()
-    _warn_of_unknown(config.engines)
-    return tuple(name for name in config.engines if name in names())
-
-
-def _require_installed(name: str) -> None:
-    engine = load(name)
-    if importlib.util.find_spec(engine.name) is None:
-        msg = f"engine {name!r} was asked for, but {engine.distribution} is not installed; pip install {engine.distribution}"
-        raise EngineUnavailableError(msg)
-
-
-_importing: list[AbstractContextManager[None]] = []
-"""Held for the fork under way, so that no thread of ours is in the middle of an import."""
 _held: list[CallWriter] = []
 """The writer held for the fork under way."""
 
 
 def _before_fork() -> None:
-    holding = loading.held()
-    holding.__enter__()
-    _importing.append(holding)
+    loading.hold_for_fork()
     running = _running
     if running is not None:
         running.recorder.writer.hold_for_fork()
@@ -412,10 +364,9 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    while _importing:
-        _importing.pop().__exit__(None, None, None)
     while _held:
         _held.pop().go_on_after_fork()
+    loading.go_on_after_fork()
 
 
 def _after_fork_in_child() -> None:
@@ -423,16 +374,10 @@ def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - see the docstring
     _lock = RLock()
     _held.clear()
-    _importing.clear()
     loading.reset_after_fork()
     guard.reset_after_fork()
     instruments.reset_after_fork()
     _patches.reset_after_fork()
-    registry.reset_after_fork()
-    for name in ("limiter", "receiver"):
-        module = sys.modules.get(f"otel_inference.maintenance.{name}")
-        if module is not None:  # all there are, those that no model has too
-            module.reset_after_fork()
     for tuner in _tuners.values():
         tuner.reset_after_fork()
     if _running is not None:

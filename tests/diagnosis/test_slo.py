@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_inference.diagnosis.slo import BurnWatch, Tier, worst_burn
+from otel_inference.diagnosis.slo import BurnWatch, Tier
 from otel_inference.finding import Severity
 from otel_inference.health.horizon import HorizonCounts
 
@@ -84,39 +84,39 @@ def test_is_silent_at_the_budget():
 @pytest.mark.parametrize(("bad", "found"), [(4, False), (5, True)])
 def test_takes_five_bad_calls(bad, found):
     """However few calls there are, four bad ones are no burn."""
-    burn = worst_burn(lambda _: (bad, bad), age_s=HOUR_S, ratio=0.999)
+    burn = BurnWatch(0.999).update(lambda _: (bad, bad), HOUR_S)
 
     assert (burn is not None) is found
 
 
 def test_needs_to_be_sure_by_the_long_window():
     """Seven times the budget is too fast, but of 67 calls it may be chance; of 670 it is not."""
-    assert worst_burn(lambda _: (67, 5), age_s=HOUR_S, ratio=0.99) is None
-    burn = worst_burn(lambda _: (670, 60), age_s=HOUR_S, ratio=0.99)
+    assert BurnWatch(0.99).update(lambda _: (67, 5), HOUR_S) is None
+    burn = BurnWatch(0.99).update(lambda _: (670, 60), HOUR_S)
 
     assert (burn.tier, burn.severity, burn.factor) == (Tier.PAGE, Severity.CRITICAL, 6.0)
     assert (burn.calls, burn.bad, burn.long_s, burn.short_s) == (670, 60, 21600.0, 1800.0)
-    assert burn.bad_ratio == pytest.approx(60 / 670)
+    assert (burn.bad, burn.calls) == (60, 670)
     assert (burn.burn_long, burn.burn_short) == pytest.approx((8.96, 8.96), abs=0.01)
 
 
 def test_needs_the_short_window_too():
     """What was bad an hour ago and is well now is no burn."""
-    assert worst_burn(lambda width_s: (600, 0 if width_s < HOUR_S else 300), age_s=HOUR_S, ratio=0.99) is None
-    assert worst_burn(lambda width_s: (600 if width_s >= HOUR_S else 0, 0), age_s=HOUR_S, ratio=0.99) is None
+    assert BurnWatch(0.99).update(lambda width_s: (600, 0 if width_s < HOUR_S else 300), HOUR_S) is None
+    assert BurnWatch(0.99).update(lambda width_s: (600 if width_s >= HOUR_S else 0, 0), HOUR_S) is None
 
 
 def test_never_asks_for_more_than_half():
     """Of a loose objective, 14.4 times the budget would be more than all calls; more than half bad is enough."""
-    assert worst_burn(lambda _: (1000, 490), age_s=HOUR_S, ratio=0.5) is None
-    assert worst_burn(lambda _: (1000, 540), age_s=HOUR_S, ratio=0.5) is not None
+    assert BurnWatch(0.5).update(lambda _: (1000, 490), HOUR_S) is None
+    assert BurnWatch(0.5).update(lambda _: (1000, 540), HOUR_S) is not None
 
 
 def test_judges_a_young_process_by_what_it_has():
     """A process younger than a rule's short window is not judged by it; the long window counts from its birth."""
-    assert worst_burn(lambda _: (100, 100), age_s=29.0, ratio=0.99) is None
-    assert worst_burn(lambda _: (100, 100), age_s=31.0, ratio=0.99).tier is Tier.CONTROL
-    burn = worst_burn(lambda _: (100, 100), age_s=301.0, ratio=0.99)
+    assert BurnWatch(0.99).update(lambda _: (100, 100), 29.0) is None
+    assert BurnWatch(0.99).update(lambda _: (100, 100), 31.0).tier is Tier.CONTROL
+    burn = BurnWatch(0.99).update(lambda _: (100, 100), 301.0)
     assert (burn.tier, burn.covered_s) == (Tier.PAGE, 301.0)
 
 

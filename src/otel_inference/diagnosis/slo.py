@@ -72,31 +72,15 @@ class Burn:
     bad: int
     """Bad ones of them."""
 
-    @property
-    def bad_ratio(self) -> float:
-        """Bad calls over all, in the long window."""
-        return self.bad / self.calls if self.calls else 0.0
 
-
-def worst_burn(counts: Counts, *, age_s: float, ratio: float) -> Burn | None:
-    """The worst burn there is now, if any, by multi-window multi-burn-rate rules.
+class BurnWatch:
+    """Follows one objective by multi-window multi-burn-rate rules, with hysteresis.
 
     A rule holds if both its windows burn faster than its factor, which is taken for half of the calls at most, and
     the long one surely so: with at least five bad calls, and by the lower bound of the Wilson interval of 90 %.
     A model younger than the short window is not judged.
 
-    Args:
-        counts: Calls and bad calls of the last so many seconds.
-        age_s: Seconds since the first call.
-        ratio: Share of calls that the objective promises.
-    """
-    return next((burn for rule in _RULES if (burn := _burn(rule, counts, age_s, ratio)) is not None), None)
-
-
-class BurnWatch:
-    """Follows one objective, with hysteresis: a burn ends when two updates in a row find it at less than half.
-
-    What they look at is the short window, widened up to the long one until it holds 20 calls, so that at low traffic
+    A burn ends when two updates in a row find it at less than half. What they look at is the short window, widened up to the long one until it holds 20 calls, so that at low traffic
     one good call does not end a burn.
 
     Args:
@@ -115,7 +99,7 @@ class BurnWatch:
     def update(self, counts: Counts, age_s: float) -> Burn | None:
         """The worst burn that is open; to be called once per stretch of ten seconds."""
         for rule in _RULES:
-            if _burn(rule, counts, age_s, self._ratio) is not None:
+            if _burns(rule, counts, age_s, self._ratio):
                 self._quiet[rule] = 0
             elif rule in self._quiet:
                 self._wane(rule, counts)
@@ -139,16 +123,16 @@ def _limit(rule: _Rule, ratio: float) -> float:
     return min(rule.factor * (1.0 - ratio), _MOST_LIMIT)
 
 
-def _burn(rule: _Rule, counts: Counts, age_s: float, ratio: float) -> Burn | None:
+def _burns(rule: _Rule, counts: Counts, age_s: float, ratio: float) -> bool:
     if age_s < rule.short_s:
-        return None
+        return False
     limit = _limit(rule, ratio)
     calls, bad = counts(rule.short_s)  # first, as it is cheaper
     if bad <= limit * calls:
-        return None
+        return False
     calls, bad = counts(rule.long_s)
     surely, _ = wilson_interval(bad, calls, _Z)
-    return _figures(rule, counts, age_s, ratio) if bad >= _FEWEST_BAD and surely > limit else None
+    return bad >= _FEWEST_BAD and surely > limit
 
 
 def _figures(rule: _Rule, counts: Counts, age_s: float, ratio: float) -> Burn:

@@ -382,6 +382,9 @@ def reset_after_fork() -> None:
         limiter.reset_after_fork()
 
 
+os.register_at_fork(after_in_child=reset_after_fork)
+
+
 def _each(items: deque[_Item]) -> Iterator[_Item]:
     """One after the other, each taken off only when it has been dealt with: an interruption loses none.
 

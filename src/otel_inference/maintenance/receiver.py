@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -229,6 +230,9 @@ def reset_after_fork() -> None:
     """Have no receiver in a forked child: the parent's go on to listen."""
     for receiver in tuple(_listening):
         receiver.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=reset_after_fork)
 
 
 def notices_in(document: Any) -> Iterator[Notice]:

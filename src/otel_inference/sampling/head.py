@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -210,6 +211,9 @@ def reset_after_fork() -> None:
     """Make the locks usable in a forked child, whose parent may have held them."""
     for sampler in list(_alive):
         sampler._reset_after_fork()
+
+
+os.register_at_fork(after_in_child=reset_after_fork)
 
 
 def _beside(state: TraceState | None, kept: Kept) -> TraceState | None:

@@ -89,6 +89,13 @@ class Instruments:
             "Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=semconv.GEN_AI_TOKENS,
         )
+        self._findings = meter.create_counter(semconv.FINDINGS, "{finding}", "Findings that opened.")
+        self._actions = meter.create_counter(semconv.MAINTENANCE_ACTIONS, "{action}", "Maintenance actions.")
+        self._observe_ourselves(meter)
+        self._observe_health(meter)
+        self._observe_machine(meter)
+
+    def _observe_ourselves(self, meter: Meter) -> None:
         # Observed rather than added to: a call in flight then costs nothing here.
         meter.create_observable_up_down_counter(
             semconv.ACTIVE_CALLS, [self._observe_active], "{call}", "Calls of a model that are running."
@@ -100,6 +107,17 @@ class Instruments:
             unit = "{error}" if name == semconv.SELF_ERRORS else "{item}"
             meter.create_observable_counter(name, [_observing(self, counts)], unit, what)
 
+    def _observe_health(self, meter: Meter) -> None:
+        for name, unit, what, read in _HEALTH_GAUGES:
+            meter.create_observable_gauge(name, [_observing_health(self, read)], unit, what)
+        for name, make, what, position in (
+            (semconv.LIMITER_LIMIT, meter.create_observable_gauge, "How many calls may run at once.", 0),
+            (semconv.LIMITER_IN_USE, meter.create_observable_gauge, "Calls that a limiter has let run.", 1),
+            (semconv.LIMITER_REJECTED, meter.create_observable_counter, "Calls that a limiter turned away.", 2),
+        ):
+            make(name, [_observing_limiters(self, position)], "{call}", what)
+
+    def _observe_machine(self, meter: Meter) -> None:
         meter.create_observable_gauge(
             semconv.HEALTH_UTILIZATION, [self._observe_utilization], "1", "Used over available, by resource."
         )
@@ -110,16 +128,6 @@ class Instruments:
             (semconv.HW_GPU_MEMORY_UTILIZATION, meter.create_observable_gauge, "1", "GPU memory used of all.", _filled),
         ):
             create(name, [_observing_accelerators(self, quantity)], unit, what)
-        for name, make, what, position in (
-            (semconv.LIMITER_LIMIT, meter.create_observable_gauge, "How many calls may run at once.", 0),
-            (semconv.LIMITER_IN_USE, meter.create_observable_gauge, "Calls that a limiter has let run.", 1),
-            (semconv.LIMITER_REJECTED, meter.create_observable_counter, "Calls that a limiter turned away.", 2),
-        ):
-            make(name, [_observing_limiters(self, position)], "{call}", what)
-        self._findings = meter.create_counter(semconv.FINDINGS, "{finding}", "Findings that opened.")
-        self._actions = meter.create_counter(semconv.MAINTENANCE_ACTIONS, "{action}", "Maintenance actions.")
-        for name, unit, what, read in _HEALTH_GAUGES:
-            meter.create_observable_gauge(name, [_observing_health(self, read)], unit, what)
 
     def record(self, call: Call, attributes: Mapping[str, Any], context: Context) -> None:
         """Record one ended call.

@@ -7,6 +7,7 @@ calls, recorded or not, and `HealthSpanProcessor` with the spans of other instru
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict, deque
 from math import inf
 from threading import Lock, RLock
@@ -240,3 +241,4 @@ class HealthRegistry:
 
 registry = HealthRegistry()
 """The one of this process."""
+os.register_at_fork(after_in_child=registry.reset_after_fork)
