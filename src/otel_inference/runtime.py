@@ -6,7 +6,7 @@ import logging
 import os
 from threading import RLock, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from opentelemetry import _logs, metrics, trace
 
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from otel_inference.telemetry.writer import CallWriter
 
 _log = logging.getLogger("otel_inference")
-
-_DISTRIBUTION: Final = "otel-inference"
-
 
 _lock = RLock()
 _patches = Patches()
