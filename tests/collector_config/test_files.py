@@ -10,19 +10,11 @@ import kubernetes_validate
 import pytest
 import yaml
 from tests.collector_config import names
+from tests.collector_config.collector import documents
 
 KUBERNETES = "1.31"
 OWN_SCHEMA = {"ScaledObject", "Instrumentation"}
 """Kinds of KEDA and of the OpenTelemetry Operator, whose schemas no package has: only their shape is looked at."""
-OVERLAYS = {
-    "agent": [["agent.yaml"], ["agent.yaml", "overlays/kafka-agent.yaml"]],
-    "gateway": [
-        ["gateway.yaml"],
-        ["gateway.yaml", "overlays/kafka-gateway.yaml"],
-        ["gateway.yaml", "overlays/spanmetrics.yaml"],
-    ],
-}
-COLLECTORS = [pytest.param(files, id=" + ".join(files)) for tier in OVERLAYS.values() for files in tier]
 
 
 def program(name):
@@ -41,58 +33,12 @@ def run(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def documents(path):
-    """The documents of a YAML file."""
-    return [document for document in yaml.safe_load_all((names.ROOT / path).read_text()) if document is not None]
-
-
-def merged(files):
-    """Several Collector files as one: mappings are merged, all else is replaced."""
-    result = {}
-    for file in files:
-        result = _merge(result, documents(file)[0])
-    return result
-
-
-def _merge(old, new):
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return new
-    return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
-
-
 @pytest.mark.parametrize("path", sorted(names.ROOT.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_file_is_yaml(path):
     """Each file has at least one document that is a mapping."""
     found = documents(path)
     assert found
     assert all(isinstance(document, dict) for document in found)
-
-
-@pytest.mark.parametrize("files", COLLECTORS)
-def test_a_collector_file_hangs_together(files):
-    """Pipelines use what is defined, all that is defined is used, and memory is limited first."""
-    config = merged(files)
-    service = config["service"]
-    assert set(service["extensions"]) == set(config["extensions"])
-    connectors = set(config.get("connectors", {}))
-    for kind in ("receivers", "processors", "exporters"):
-        used = {name for pipeline in service["pipelines"].values() for name in pipeline[kind]}
-        assert used - connectors <= set(config[kind]), kind
-        if len(files) == 1:
-            assert set(config[kind]) <= used, kind
-    for name, pipeline in service["pipelines"].items():
-        if not set(pipeline["receivers"]) & connectors:
-            assert pipeline["processors"][0] == "memory_limiter", name
-
-
-@pytest.mark.parametrize("files", COLLECTORS)
-def test_a_collector_file_loads_in_a_real_collector(files, tmp_path, monkeypatch):
-    """`otelcol-contrib validate` accepts it, where there is one."""
-    collector = shutil.which("otelcol-contrib")
-    if collector is None:
-        pytest.skip("otelcol-contrib is not installed: the file was parsed and looked over, not loaded")
-    monkeypatch.setenv("OTEL_AGENT_STORAGE", str(tmp_path))
-    run(collector, "validate", *(f"--config={file}" for file in files))
 
 
 def test_compose_publishes_on_the_loopback_address_only():
