@@ -6,15 +6,10 @@ import re
 import shutil
 import subprocess
 
-import kubernetes_validate
 import pytest
 import yaml
 from tests.collector_config import names
 from tests.collector_config.collector import documents
-
-KUBERNETES = "1.31"
-OWN_SCHEMA = {"ScaledObject", "Instrumentation"}
-"""Kinds of KEDA and of the OpenTelemetry Operator, whose schemas no package has: only their shape is looked at."""
 
 
 def program(name):
@@ -67,34 +62,6 @@ def test_grafana_has_no_password_that_everybody_knows():
     assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
     text = "".join(path.read_text() for path in names.ROOT.rglob("*.yaml"))
     assert not re.search(r"(?i)password\s*:", text)
-
-
-@pytest.mark.parametrize("path", sorted((names.ROOT / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
-def test_kubernetes_files_fit_the_published_schemas(path):
-    """Each object of Kubernetes itself is accepted, strictly; those of KEDA and the Operator have their shape."""
-    for document in documents(path):
-        if document["kind"] in OWN_SCHEMA:
-            assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
-            assert "/" in document["apiVersion"]
-        else:
-            kubernetes_validate.validate(document, KUBERNETES, strict=True)
-
-
-def test_a_wrong_kubernetes_file_is_refused():
-    """The validation can fail: a misspelt key is an error."""
-    document = documents("kubernetes/serving.yaml")[0]
-    document["spec"]["replica"] = 2
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
-
-
-def test_scaling_and_probes_are_there():
-    """KEDA scales on concurrency and queue time, and the server has all three probes."""
-    scaled = documents("kubernetes/scaling-keda.yaml")[0]
-    assert {trigger["name"] for trigger in scaled["spec"]["triggers"]} == {"concurrency", "queue-time"}
-    assert all(trigger["type"] == "prometheus" for trigger in scaled["spec"]["triggers"])
-    (server,) = documents("kubernetes/serving.yaml")[0]["spec"]["template"]["spec"]["containers"]
-    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(server)
 
 
 def test_prometheus_accepts_the_rules():

@@ -115,6 +115,11 @@ def test_the_agent_keeps_everything_on_disk_until_it_is_taken(files):
             assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 
+def test_an_agent_shares_out_over_all_replicas():
+    """It sends to every address of the gateway's name in turn, not to the first alone."""
+    assert merged(["agent.yaml"])["exporters"]["otlp"]["balancer_name"] == "round_robin"
+
+
 @pytest.mark.parametrize("files", [files for files in FILES if files[0] == "gateway.yaml"], ids=" + ".join)
 def test_traces_meet_before_they_are_judged(files):
     """What reaches the tail sampling was shared out by trace id, by the gateway itself or by Kafka's partitions."""
