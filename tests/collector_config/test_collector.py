@@ -34,7 +34,7 @@ TAIL_KEEP = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_INFERENCE_TAIL_KEEP": "t
 
 pytestmark = pytest.mark.skipif(
     COLLECTOR is None,
-    reason="no Collector: put otelcol-contrib on the path or its path in $OTELCOL (collector-config/README.md says how)",
+    reason="no Collector: put otelcol-contrib on the path or its path in $OTELCOL (CONTRIBUTING.md says how to build one)",
 )
 
 
