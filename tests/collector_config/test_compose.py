@@ -68,7 +68,7 @@ def test_a_token_that_is_not_there_stops_the_start():
 def test_what_is_waited_for_can_come(name):
     """A service that others wait for to be well has a check of it, at a port that it has."""
     waited = SERVICES[name].get("depends_on", {})
-    conditions = waited if isinstance(waited, dict) else dict.fromkeys(waited, {"condition": "service_started"})
+    conditions = waited if isinstance(waited, dict) else {each: {"condition": "service_started"} for each in waited}
     assert set(conditions) <= set(SERVICES)
     for other, waiting in conditions.items():
         if waiting["condition"] == "service_healthy":

@@ -122,6 +122,14 @@ def test_a_collector_refuses_before_the_kernel_kills_it(file):
             assert mebi(container["resources"]["limits"]["memory"]) >= 1.2 * limit_mib
 
 
+def test_the_sidecar_has_room_for_its_queues():
+    """The volume holds the queue of each signal twice: it is copied when it is compacted."""
+    queue_bytes = merged(["agent.yaml"])["exporters"]["otlp"]["sending_queue"]["queue_size"]
+    volumes = documents("kubernetes/serving.yaml")[0]["spec"]["template"]["spec"]["volumes"]
+    (volume,) = (each["emptyDir"] for each in volumes if "emptyDir" in each)
+    assert mebi(volume["sizeLimit"]) * 2**20 >= 2 * 3 * queue_bytes
+
+
 def collectors(document):
     """The containers of an object that are Collectors."""
     pod = document["spec"].get("template", {}).get("spec", {})

@@ -194,9 +194,16 @@ def test_the_object_store_keeps_signals_apart():
 
 
 def test_the_gateway_waits_longer_than_parts_of_a_trace_come_apart():
-    """By way of objects, a verdict waits for a flush of the agents and a poll, beyond the calls themselves."""
+    """By way of objects, a verdict waits for a flush of the agents beyond what it waits for calls, and holds as much."""
     agent = merged(["agent.yaml", "overlays/objects-agent.yaml"])["exporters"]["awss3/traces"]
-    gateway = merged(["gateway.yaml", "overlays/objects-gateway.yaml"])
-    flush_s = int(agent["sending_queue"]["batch"]["flush_timeout"].rstrip("s"))
-    poll_s = gateway["receivers"]["awss3/traces"]["sqs"]["wait_time_seconds"]
-    assert int(gateway["processors"]["tail_sampling"]["decision_wait"].rstrip("s")) > flush_s + poll_s
+    straight = merged(["gateway.yaml"])["processors"]["tail_sampling"]
+    objects = merged(["gateway.yaml", "overlays/objects-gateway.yaml"])["processors"]["tail_sampling"]
+    flush_s = seconds(agent["sending_queue"]["batch"]["flush_timeout"])
+    wait_s = seconds(objects["decision_wait"])
+    assert wait_s >= seconds(straight["decision_wait"]) + flush_s
+    assert objects["num_traces"] / wait_s >= straight["num_traces"] / seconds(straight["decision_wait"])
+
+
+def seconds(duration):
+    """A duration of Go's in seconds."""
+    return int(duration.removesuffix("s"))
