@@ -125,6 +125,8 @@ def test_the_page_counts_with_the_numbers_of_the_files():
     straight = merged(["gateway.yaml"])["processors"]["tail_sampling"]
     assert straight["num_traces"] == measured(r"300,000 / 3 = ([\d,]+)")
     assert straight["decision_wait"] == duration(r"10,000 x (\d+) s = 300,000")
+    cached = measured(r"`2 x ([\d,]+) x 118 bytes = 236 MB`")
+    assert straight["decision_cache"] == {"sampled_cache_size": cached, "non_sampled_cache_size": cached}
     late = merged(["gateway.yaml", "overlays/objects-gateway.yaml"])["processors"]["tail_sampling"]
     assert late["num_traces"] == measured(r"90 s / 3 = ([\d,]+)")
     assert late["decision_wait"] == duration(r"overlay waits (\d+) s")
