@@ -36,6 +36,31 @@ def test_every_file_is_yaml(path):
     assert all(isinstance(document, dict) for document in found)
 
 
+def commands(section, *programs):
+    """The commands of a section of the README that start with one of these programs."""
+    text = (names.ROOT / "README.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.split(" ", 1)[0] in programs]
+
+
+def test_without_docker_everything_is_on_this_machine(tmp_path):
+    """What the README has done to the files leaves no name of compose's in them, and a folder that is there."""
+    shutil.copytree(names.ROOT, tmp_path / "config")
+    (tmp_path / "fleet").mkdir()
+    for command in commands("Without docker", "cp", "sed"):
+        here = command.replace("/tmp/fleet", str(tmp_path / "fleet"))
+        subprocess.run(here, shell=True, check=True, timeout=60, cwd=tmp_path / "config")
+    (prometheus,) = yaml.safe_load_all((tmp_path / "config/prometheus/local.yaml").read_text())
+    targets = [each for job in prometheus["scrape_configs"] for each in job["static_configs"][0]["targets"]]
+    targets += prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    sources = yaml.safe_load((tmp_path / "fleet/provisioning/datasources/datasources.yaml").read_text())["datasources"]
+    targets += [source["url"].removeprefix("http://") for source in sources]
+    assert {target.partition(":")[0] for target in targets} <= {"127.0.0.1", "localhost"}
+    dashboards = yaml.safe_load((tmp_path / "fleet/provisioning/dashboards/dashboards.yaml").read_text())["providers"]
+    assert {each["options"]["path"] for each in dashboards} == {str(tmp_path / "config/grafana/dashboards")}
+
+
 def test_prometheus_accepts_the_rules():
     """`promtool check rules` finds nothing wrong."""
     run(program("promtool"), "check", "rules", *map(str, names.RULES))
