@@ -134,6 +134,15 @@ def test_traces_meet_before_they_are_judged(files):
         assert merged(["agent.yaml", "overlays/kafka-agent.yaml"])["exporters"]["kafka"]["partition_traces_by_id"]
 
 
+def test_a_gateway_alone_is_its_only_replica():
+    """Left alone it shares out to the one address that it listens on: a name with two would lose half of the traces."""
+    config = merged(["gateway.yaml"])
+    hostname = config["exporters"]["loadbalancing"]["resolver"]["dns"]["hostname"]
+    listening = config["receivers"]["otlp/routed"]["protocols"]["grpc"]["endpoint"]
+    assert hostname.rpartition(":-")[2] == "127.0.0.1}"
+    assert listening.rpartition(":")[0].rpartition(":-")[2] == "127.0.0.1}"
+
+
 def policies():
     """The policies of the tail sampling by name."""
     return {each["name"]: each for each in merged(["gateway.yaml"])["processors"]["tail_sampling"]["policies"]}
