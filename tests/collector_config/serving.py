@@ -1,7 +1,7 @@
 """A small serving process for the Collectors: a real model, instrumented by the launcher, sending OTLP.
 
-Each line on standard input is a number of requests to serve; what was traced is answered as a line of JSON,
-spans by trace id. Every fifth request fails. It ends when standard input does.
+Each line on standard input is a number of requests to serve and how many characters each brings; what was traced is
+answered as a line of JSON, spans by trace id. Every fifth request fails. It ends when standard input does.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import otel_inference
 tracer = trace.get_tracer("serving")
 
 
-def request(session: onnxruntime.InferenceSession, *, failing: bool) -> tuple[str, int]:
+def request(session: onnxruntime.InferenceSession, size: int, *, failing: bool) -> tuple[str, int]:
     """Serve one: its trace id, and how many spans its trace has."""
-    with tracer.start_as_current_span("request") as span:
+    with tracer.start_as_current_span("request", attributes={"text": "x" * size}) as span:
         with otel_inference.observe("tokenizer", "tokenize", batch_size=2):
             pass
         rows = np.zeros((2, 4 if failing else 3), dtype=np.float32)
@@ -34,7 +34,8 @@ def main() -> None:
     """Serve until standard input ends."""
     session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
     for line in sys.stdin:
-        traced = dict(request(session, failing=number % 5 == 0) for number in range(int(line)))
+        requests, size = map(int, line.split())
+        traced = dict(request(session, size, failing=number % 5 == 0) for number in range(requests))
         otel_inference.evaluate()
         sent = otel_inference.force_flush(30.0)
         sys.stdout.write(json.dumps({"traced": traced, "sent": sent}) + "\n")

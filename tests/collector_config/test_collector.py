@@ -30,6 +30,8 @@ SENDING = {
 }
 SPANS = 3
 """Of one request: itself, and a call of each model."""
+LARGE, LARGE_SIZE = 400, 20_000
+"""Requests whose spans together are twice as large as what a gRPC receiver takes at once."""
 TAIL_KEEP = {"OTEL_TRACES_SAMPLER": "always_off", "OTEL_INFERENCE_TAIL_KEEP": "true"}
 
 pytestmark = pytest.mark.skipif(
@@ -94,6 +96,7 @@ def story(tmp_path_factory, onnx_path):
             collector.until(lambda: arrived(story) >= set(story.traced), "the first spans come through")
         story.early = len(story.received.spans())
         story.traced |= serve(process, 30)
+        story.traced |= serve(process, LARGE, LARGE_SIZE)
         story.calls = len(story.traced)
         story.failed = {trace for number, trace in enumerate(serve(keeping, 10)) if number % 5 == 0}
         with tier("gateway", 8889, folder, **behind):
@@ -109,6 +112,13 @@ def test_traces_arrive_whole_though_the_gateway_was_away(story):
     ids = {(span.trace_id.hex(), span.span_id) for _, span in story.received.spans() if is_of(story.traced, span)}
     assert story.early < len(ids)
     assert Counter(trace for trace, _ in ids) == story.traced
+
+
+def test_spans_arrive_that_are_larger_together_than_a_receiver_takes(story):
+    """What has gathered while the gateway was away is sent in parts that it takes: more than 4 MiB would be dropped."""
+    large = [span for _, span in story.received.spans() if len(otlp.values(span).get("text", "")) == LARGE_SIZE]
+    assert len({span.span_id for span in large}) == LARGE
+    assert sum(span.ByteSize() for span in large) > 2 * 4 * 2**20 * 0.9
 
 
 def test_spans_arrive_with_what_the_process_wrote(story):
@@ -235,9 +245,9 @@ def served(onnx_path, folder, **environment):
             assert process.wait(60) == 0, (folder / "serving.log").read_text()[-3000:]
 
 
-def serve(process, requests):
-    """Have requests served and sent: how many spans each trace has, in their order."""
-    process.stdin.write(f"{requests}\n")
+def serve(process, requests, size=100):
+    """Have requests of a size served and sent: how many spans each trace has, in their order."""
+    process.stdin.write(f"{requests} {size}\n")
     process.stdin.flush()
     answer = json.loads(process.stdout.readline())
     assert answer["sent"]

@@ -115,6 +115,17 @@ def test_the_agent_keeps_everything_on_disk_until_it_is_taken(files):
             assert exporter["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 
+@pytest.mark.parametrize("files", FILES, ids=" + ".join)
+def test_what_is_sent_at_once_is_taken(files):
+    """Batches for gRPC stay below the 4 MiB that a receiver takes by default, and those for Kafka below its limit."""
+    for name, exporter in merged(files)["exporters"].items():
+        batch = exporter.get("sending_queue", {}).get("batch")
+        limits = {"otlp": 4 * 2**20, "kafka": exporter.get("producer", {}).get("max_message_bytes")}
+        if kind_of(name) in limits:
+            assert batch["sizer"] == "bytes"
+            assert batch["max_size"] < limits[kind_of(name)]
+
+
 def test_an_agent_shares_out_over_all_replicas():
     """It sends to every address of the gateway's name in turn, not to the first alone."""
     assert merged(["agent.yaml"])["exporters"]["otlp"]["balancer_name"] == "round_robin"
