@@ -117,8 +117,8 @@ def print_spans(spans: Sequence[Any]) -> None:
         sys.stdout.write(f"span, {kind}: {len(body) / BATCH:.0f} bytes{zipped}\n")
 
 
-def main() -> None:
-    """Run the traffic and print."""
+def recorded() -> tuple[Any, Sequence[Any]]:
+    """The metrics and the spans of the process."""
     reader, exporter = InMemoryMetricReader(), InMemorySpanExporter()
     meters, tracers = MeterProvider([reader], resource=RESOURCE), TracerProvider(resource=RESOURCE)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
@@ -131,9 +131,16 @@ def main() -> None:
     instruments.record_action("trim_heap", "done")
     traffic()
     time.sleep(2.5)  # for a reading of the machine
-    print_metrics(reader.get_metrics_data())
-    print_spans(exporter.get_finished_spans())
+    data = reader.get_metrics_data()
     otel_inference.uninstrument()
+    return data, exporter.get_finished_spans()
+
+
+def main() -> None:
+    """Run the traffic and print."""
+    data, spans = recorded()
+    print_metrics(data)
+    print_spans(spans)
 
 
 if __name__ == "__main__":

@@ -6,23 +6,10 @@ import re
 import shutil
 import subprocess
 
-import kubernetes_validate
 import pytest
 import yaml
 from tests.collector_config import names
-
-KUBERNETES = "1.31"
-OWN_SCHEMA = {"ScaledObject", "Instrumentation"}
-"""Kinds of KEDA and of the OpenTelemetry Operator, whose schemas no package has: only their shape is looked at."""
-OVERLAYS = {
-    "agent": [["agent.yaml"], ["agent.yaml", "overlays/kafka-agent.yaml"]],
-    "gateway": [
-        ["gateway.yaml"],
-        ["gateway.yaml", "overlays/kafka-gateway.yaml"],
-        ["gateway.yaml", "overlays/spanmetrics.yaml"],
-    ],
-}
-COLLECTORS = [pytest.param(files, id=" + ".join(files)) for tier in OVERLAYS.values() for files in tier]
+from tests.collector_config.collector import documents
 
 
 def program(name):
@@ -41,25 +28,6 @@ def run(*command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def documents(path):
-    """The documents of a YAML file."""
-    return [document for document in yaml.safe_load_all((names.ROOT / path).read_text()) if document is not None]
-
-
-def merged(files):
-    """Several Collector files as one: mappings are merged, all else is replaced."""
-    result = {}
-    for file in files:
-        result = _merge(result, documents(file)[0])
-    return result
-
-
-def _merge(old, new):
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return new
-    return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
-
-
 @pytest.mark.parametrize("path", sorted(names.ROOT.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_file_is_yaml(path):
     """Each file has at least one document that is a mapping."""
@@ -68,87 +36,29 @@ def test_every_file_is_yaml(path):
     assert all(isinstance(document, dict) for document in found)
 
 
-@pytest.mark.parametrize("files", COLLECTORS)
-def test_a_collector_file_hangs_together(files):
-    """Pipelines use what is defined, all that is defined is used, and memory is limited first."""
-    config = merged(files)
-    service = config["service"]
-    assert set(service["extensions"]) == set(config["extensions"])
-    connectors = set(config.get("connectors", {}))
-    for kind in ("receivers", "processors", "exporters"):
-        used = {name for pipeline in service["pipelines"].values() for name in pipeline[kind]}
-        assert used - connectors <= set(config[kind]), kind
-        if len(files) == 1:
-            assert set(config[kind]) <= used, kind
-    for name, pipeline in service["pipelines"].items():
-        if not set(pipeline["receivers"]) & connectors:
-            assert pipeline["processors"][0] == "memory_limiter", name
+def commands(section, *programs):
+    """The commands of a section of the README that start with one of these programs."""
+    text = (names.ROOT / "README.md").read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    lines = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.split(" ", 1)[0] in programs]
 
 
-@pytest.mark.parametrize("files", COLLECTORS)
-def test_a_collector_file_loads_in_a_real_collector(files, tmp_path, monkeypatch):
-    """`otelcol-contrib validate` accepts it, where there is one."""
-    collector = shutil.which("otelcol-contrib")
-    if collector is None:
-        pytest.skip("otelcol-contrib is not installed: the file was parsed and looked over, not loaded")
-    monkeypatch.setenv("OTEL_AGENT_STORAGE", str(tmp_path))
-    run(collector, "validate", *(f"--config={file}" for file in files))
-
-
-def test_compose_publishes_on_the_loopback_address_only():
-    """Every published port is bound to 127.0.0.1."""
-    services = documents("compose.yaml")[0]["services"]
-    ports = [port for service in services.values() for port in service.get("ports", ())]
-    assert len(ports) == 6
-    assert all(port.startswith("127.0.0.1:") for port in ports)
-
-
-def test_compose_pins_its_images_and_mounts_what_is_there():
-    """Images have a version, and what is mounted exists, but for the token that the user makes."""
-    services = documents("compose.yaml")[0]["services"]
-    assert all(re.search(r":v?\d+\.\d+\.\d+$", service["image"]) for service in services.values())
-    mounts = [volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", ())]
-    missing = {mount for mount in mounts if mount.startswith("./") and not (names.ROOT / mount).exists()}
-    assert missing <= {"./alertmanager/token"}
-
-
-def test_grafana_has_no_password_that_everybody_knows():
-    """Nobody can log in, no administrator is made, and whoever looks may only look."""
-    environment = documents("compose.yaml")[0]["services"]["grafana"]["environment"]
-    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
-    assert environment["GF_AUTH_DISABLE_LOGIN_FORM"] == environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
-    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
-    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
-    text = "".join(path.read_text() for path in names.ROOT.rglob("*.yaml"))
-    assert not re.search(r"(?i)password\s*:", text)
-
-
-@pytest.mark.parametrize("path", sorted((names.ROOT / "kubernetes").glob("*.yaml")), ids=lambda path: path.name)
-def test_kubernetes_files_fit_the_published_schemas(path):
-    """Each object of Kubernetes itself is accepted, strictly; those of KEDA and the Operator have their shape."""
-    for document in documents(path):
-        if document["kind"] in OWN_SCHEMA:
-            assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
-            assert "/" in document["apiVersion"]
-        else:
-            kubernetes_validate.validate(document, KUBERNETES, strict=True)
-
-
-def test_a_wrong_kubernetes_file_is_refused():
-    """The validation can fail: a misspelt key is an error."""
-    document = documents("kubernetes/serving.yaml")[0]
-    document["spec"]["replica"] = 2
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
-
-
-def test_scaling_and_probes_are_there():
-    """KEDA scales on concurrency and queue time, and the server has all three probes."""
-    scaled = documents("kubernetes/scaling-keda.yaml")[0]
-    assert {trigger["name"] for trigger in scaled["spec"]["triggers"]} == {"concurrency", "queue-time"}
-    assert all(trigger["type"] == "prometheus" for trigger in scaled["spec"]["triggers"])
-    (server,) = documents("kubernetes/serving.yaml")[0]["spec"]["template"]["spec"]["containers"]
-    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(server)
+def test_without_docker_everything_is_on_this_machine(tmp_path):
+    """What the README has done to the files leaves no name of compose's in them, and a folder that is there."""
+    shutil.copytree(names.ROOT, tmp_path / "config")
+    (tmp_path / "fleet").mkdir()
+    for command in commands("Without docker", "cp", "sed"):
+        here = command.replace("/tmp/fleet", str(tmp_path / "fleet"))
+        subprocess.run(here, shell=True, check=True, timeout=60, cwd=tmp_path / "config")
+    (prometheus,) = yaml.safe_load_all((tmp_path / "config/prometheus/local.yaml").read_text())
+    targets = [each for job in prometheus["scrape_configs"] for each in job["static_configs"][0]["targets"]]
+    targets += prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    sources = yaml.safe_load((tmp_path / "fleet/provisioning/datasources/datasources.yaml").read_text())["datasources"]
+    targets += [source["url"].removeprefix("http://") for source in sources]
+    assert {target.partition(":")[0] for target in targets} <= {"127.0.0.1", "localhost"}
+    dashboards = yaml.safe_load((tmp_path / "fleet/provisioning/dashboards/dashboards.yaml").read_text())["providers"]
+    assert {each["options"]["path"] for each in dashboards} == {str(tmp_path / "config/grafana/dashboards")}
 
 
 def test_prometheus_accepts_the_rules():

@@ -65,12 +65,6 @@ def test_attributes_and_variables_in_files_exist(path):
     assert set(VARIABLES.findall(text)) - names.attributes() == set()
 
 
-def test_the_gateway_keeps_what_the_process_kept():
-    """The tail sampling knows the attribute and both reasons of the process's own tail keep."""
-    text = (names.ROOT / "gateway.yaml").read_text()
-    assert f"key: {semconv.KEPT_BY}\n          values: [error, slow]" in text
-
-
 def test_the_latency_objective_is_the_bound_of_a_bucket():
     """Slow calls are counted from a bucket that the histogram has."""
     (rule,) = (rule for rule in names.rules() if rule.get("record") == "job_model:inference_slow_calls:rate5m")
