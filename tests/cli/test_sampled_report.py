@@ -15,7 +15,7 @@ from otel_inference.cli.report import figures
 if TYPE_CHECKING:
     from pathlib import Path
 
-CALLS, FAILED, SLOW = 20_000, 400, 400
+CALLS, FAILED, SLOW = 8_000, 160, 160
 
 
 @pytest.mark.parametrize("tail", [True, False], ids=["tail keep", "head only"])
@@ -26,7 +26,7 @@ def test_figures_of_sampled_spans_are_those_of_all_calls(tmp_path: Path, *, tail
         ours.now_s += 0.01
         took_s = 0.2 if number % (CALLS // SLOW) == 0 else 0.01
         failing = {"fail": True, semconv.ERROR_TYPE: "KeyError"} if number % (CALLS // FAILED) == 1 else {}
-        ours.request(took_s=took_s, **failing)
+        ours.call(took_s=took_s, **failing)
     path = tmp_path / "traces.jsonl"
     with path.open("w") as file:
         FileSpanExporter(stream=file).export(ours.exporter.get_finished_spans())
@@ -34,6 +34,6 @@ def test_figures_of_sampled_spans_are_those_of_all_calls(tmp_path: Path, *, tail
     (line,) = figures(read([path]).spans).calls
 
     assert line.spans < CALLS / 5
-    assert line.calls == pytest.approx(CALLS, rel=0.1)
+    assert line.calls == pytest.approx(CALLS, rel=0.15)
     assert line.errors == (FAILED if tail else pytest.approx(FAILED, rel=0.6))
     assert (line.p50_s, line.p90_s, line.p99_s) == (0.01, 0.01, 0.2)

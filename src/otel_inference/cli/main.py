@@ -88,6 +88,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _check(timeout_s: float) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log would stand between the lines
     from otel_inference.cli import check, checklist, reachability  # noqa: PLC0415 - they import the SDK
 
     results = [*check.of_environment(os.environ), *reachability.of_endpoints(os.environ, timeout_s)]
