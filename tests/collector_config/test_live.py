@@ -44,9 +44,12 @@ SECONDS = {"1m": 4, "5m": 6, "10m": 6, "30m": 6, "1h": 7, "2h": 7, "6h": 8, "1d"
 ELSEWHERE = re.compile(r"otelcol_|hw_gpu_")
 """What only a Collector or an accelerator can give."""
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"not installed: apt-get install --no-install-recommends {' '.join(MISSING)}"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        bool(MISSING), reason=f"not installed: apt-get install --no-install-recommends {' '.join(MISSING)}"
+    ),
+    pytest.mark.timeout(4 * PATIENCE_S),
+]
 
 
 @dataclass
