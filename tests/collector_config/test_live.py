@@ -150,7 +150,7 @@ def served(folder, port):
         "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1",
         "OTEL_EXPORTER_PROMETHEUS_PORT": str(port),
     }
-    command = [demo.LAUNCHER, sys.executable, Path(__file__).with_name("traffic.py"), folder / "models"]
+    command = [demo.LAUNCHER, sys.executable, Path(__file__).with_name("demo_traffic.py"), folder / "models"]
     with running(command, folder / "traffic.log", env=environ) as traffic:
         yield traffic
 

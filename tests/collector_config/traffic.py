@@ -1,66 +1,70 @@
-"""The demo's models under endless traffic, for the live test: its requests, its failures, and what takes minutes.
+"""A small serving process without models, to measure with: every instrument of ours in use, scraped over HTTP.
 
-    opentelemetry-instrument python traffic.py FOLDER    # FOLDER holds the models, as `examples/demo/run.py` lays them out
-
-Requests that cannot succeed are sent until a line arrives on standard input; it ends when standard input does.
-What comes about only in minutes, findings and maintenance for instance, is counted as the package would.
+Writes the port that Prometheus may scrape to standard output. One call in two fails until a line arrives
+on standard input, then none. It ends when standard input does.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-import torch
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import start_http_server
 
 import otel_inference
-from otel_inference import guard
+from otel_inference import guard, semconv
 from otel_inference.finding import Finding, FindingKind, Severity
+from otel_inference.protocols import outlet_of
 from otel_inference.telemetry.instruments import Instruments, instruments_for
 
-SERVE = Path(__file__).parents[2] / "examples" / "demo" / "serve.py"
-GENERATOR, EMBEDDER, IDENTIFIER = "SmolLM2-135M-Instruct", "all-MiniLM-L6-v2", "magika"
-FINDING = Finding(FindingKind.STALL, Severity.CRITICAL, GENERATOR, datetime.now(UTC), {}, "")
-VERSION = "0.1.0"
-
-healed, ended = threading.Event(), threading.Event()
+MODEL, VERSION = "ranker", "0.1.0"
+FINDING = Finding(FindingKind.STALL, Severity.CRITICAL, MODEL, datetime.now(UTC), {}, "")
 
 
-def demo() -> Any:
-    """The demo's program, in small rounds, which fails no request once it is healed."""
-    spec = importlib.util.spec_from_file_location("serve", SERVE)
-    assert spec is not None
-    assert spec.loader is not None
-    serve = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(serve)
-    serve.FILES, serve.FORWARDS, serve.PIPELINE_CALLS, serve.MAX_NEW_TOKENS = 5, 4, 3, 6
-    refused = serve.refused
-    serve.refused = lambda what, request: None if healed.is_set() else refused(what, request)
-    return serve
+def instrumented() -> Instruments:
+    """Everything on; the instruments, for what takes minutes to come about by itself."""
+    provider = MeterProvider([PrometheusMetricReader()])
+    otel_inference.instrument([], tracer_provider=TracerProvider(), meter_provider=provider)
+    otel_inference.limit(MODEL, otel_inference.AdaptiveLimiter(deadline_s=1.0))
+    return instruments_for(provider, VERSION)
 
 
-def serve_small_models(serve: Any, models: Path, instruments: Instruments) -> None:
-    """Files and sentences, round after round, with pauses in which the language model loads."""
-    while not ended.wait(1.0):
-        serve.identify(models / IDENTIFIER)
-        serve.embed(models / EMBEDDER)
-        serve.embed_by_pipeline(models / EMBEDDER)
-        report(instruments)
+def load() -> None:
+    """A load of the model, as an engine reports it."""
+    sink = outlet_of("custom").sink
+    assert sink is not None
+    sink.end(sink.begin("custom", semconv.LOAD, MODEL))
 
 
-def converse(serve: Any, model: Any, tokenizer: Any) -> None:
-    """Prompts, one after the other; two threads that do so wait for each other at the limiter."""
-    while not ended.is_set():
-        for prompt in serve.PROMPTS:
-            if not ended.is_set():
-                serve.answer(model, tokenizer, prompt)
-                serve.generate_nothing(model)
+def generate() -> None:
+    """A generation with times per token that waited for its turn, as an engine reports it."""
+    sink = outlet_of("custom").sink
+    assert sink is not None
+    call = sink.begin("custom", semconv.GENERATE, MODEL, batch_size=1, usage_operation=semconv.TEXT_COMPLETION)
+    assert call is not None
+    time.sleep(0.001)
+    first_token_ns = time.perf_counter_ns()
+    time.sleep(0.002)
+    call.add_tokens(20, 8)
+    call.add_decode(first_token_ns, time.perf_counter_ns(), 8)
+    call.queue_ns = 1_000_000
+    sink.end(call)
+
+
+def rank(number: int, *, failing: bool) -> None:
+    """One call, which fails every other time while told to."""
+    with suppress(ValueError), otel_inference.observe(MODEL, "predict", batch_size=4, input_size=128):
+        time.sleep(0.002)
+        if failing and number % 2:
+            raise ValueError
 
 
 def report(instruments: Instruments) -> None:
@@ -73,22 +77,31 @@ def report(instruments: Instruments) -> None:
     guard.dropped("traffic")
 
 
+def serve(instruments: Instruments, healed: threading.Event, ended: threading.Event) -> None:
+    """Calls, about 100 a second, until told to end."""
+    number = 0
+    while not ended.wait(0.01):
+        rank(number, failing=not healed.is_set())
+        generate()
+        if number % 25 == 0:
+            load()
+            report(instruments)
+        number += 1
+
+
 def main() -> None:
     """Serve until standard input ends."""
-    torch.set_num_threads(1)
-    serve, models, instruments = demo(), Path(sys.argv[1]), instruments_for(None, VERSION)
-    otel_inference.limit(GENERATOR, otel_inference.AdaptiveLimiter(deadline_s=60.0, workers=1))
-    threads = [threading.Thread(target=serve_small_models, args=(serve, models, instruments))]
-    threads[0].start()
-    generator = serve.load_generator(models / GENERATOR)
-    threads += [threading.Thread(target=converse, args=(serve, *generator)) for _ in range(2)]
-    for thread in threads[1:]:
-        thread.start()
+    instruments = instrumented()
+    server, _ = start_http_server(0, "127.0.0.1")
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
+    healed, ended = threading.Event(), threading.Event()
+    serving = threading.Thread(target=serve, args=(instruments, healed, ended))
+    serving.start()
     for _ in sys.stdin:
         healed.set()
     ended.set()
-    for thread in threads:
-        thread.join()
+    serving.join()
     os._exit(0)
 
 
