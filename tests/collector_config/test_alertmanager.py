@@ -32,10 +32,3 @@ def test_who_is_told(labels, told):
     command = [AMTOOL, "config", "routes", "test", f"--config.file={CONFIG}", *labels]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip().split(",") == told
-
-
-def test_every_alert_that_fires_is_known_by_its_labels():
-    """Each alerting rule has a severity that routes and inhibitions know, and a kind where it is for the receiver."""
-    alerts = [rule for rule in names.rules() if "alert" in rule]
-    assert {rule["labels"]["severity"] for rule in alerts} <= {"critical", "warning"}
-    assert all("kind" in rule["labels"] for rule in alerts if rule["labels"].get("scope") == "fleet")
