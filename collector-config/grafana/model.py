@@ -47,7 +47,11 @@ def one_model() -> dashboard.Dashboard:
             unit="reqps",
             queries=(
                 (
-                    f"sum by (error_type) (job_model_error:inference_errors:rate5m{{{MODEL}}})",
+                    (
+                        f"sum by (error_type) (job_model_error:inference_errors:rate5m{{{MODEL}}}) or "
+                        f"label_replace(0 * sum(job_model:inference_calls:rate5m{{{MODEL}}}) "
+                        f'unless on () job_model_error:inference_errors:rate5m{{{MODEL}}}, "error_type", "none", "", "")'
+                    ),
                     "{{error_type}}",
                 ),
             ),
