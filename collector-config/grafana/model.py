@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from page import page
-from panel import BURN, JOB, MODEL, NONE_IS_GOOD, RATE, SECONDS, TO_TRACES, TOKENS, USED, Figure, density, lines
+from panel import (
+    BURN,
+    JOB,
+    MODEL,
+    NONE_IS_GOOD,
+    RATE,
+    SECONDS,
+    TO_TRACES,
+    TOKENS,
+    TOKENS_PER_S,
+    USED,
+    Figure,
+    density,
+    lines,
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import dashboard
@@ -29,11 +43,15 @@ def one_model() -> dashboard.Dashboard:
         ),
         Figure(
             title="Errors by kind",
-            text="Failed calls a second, by the class of the exception.",
+            text="Failed calls a second, by the class of the exception, over five minutes.",
             unit="reqps",
             queries=(
                 (
-                    f'sum by (error_type) (rate(inference_call_duration_seconds_count{{{MODEL},error_type!=""}}[{RATE}])) or vector(0)',
+                    (
+                        f"sum by (error_type) (job_model_error:inference_errors:rate5m{{{MODEL}}}) or "
+                        f"label_replace(0 * sum(job_model:inference_calls:rate5m{{{MODEL}}}) "
+                        f'unless on () job_model_error:inference_errors:rate5m{{{MODEL}}}, "error_type", "none", "", "")'
+                    ),
                     "{{error_type}}",
                 ),
             ),
@@ -104,7 +122,7 @@ def _utilization() -> tuple[Figure, ...]:
     return (
         Figure(
             title="Concurrency used",
-            text="Mean number of calls in flight over how many may be, by process.",
+            text="Mean number of calls in flight over how many may run, by process. Above 100 % calls wait.",
             unit="percentunit",
             queries=(
                 (f'inference_health_utilization_ratio{{{MODEL},inference_resource="concurrency"}}', "{{instance}}"),
@@ -120,18 +138,18 @@ def _utilization() -> tuple[Figure, ...]:
             maximum=1.0,
         ),
         Figure(
-            title="Calls running and waiting place",
-            text="Calls in flight, and what a limiter lets run where there is one.",
+            title="Calls in flight",
+            text="Begun and not ended, those that wait at a limiter among them, and what the limiter lets run.",
             unit="short",
             queries=(
-                (f"sum(inference_active_calls{{{MODEL}}})", "running"),
+                (f"sum(inference_active_calls{{{MODEL}}})", "in flight"),
                 (f"sum(inference_limiter_limit{{{MODEL}}})", "limit"),
-                (f"sum(inference_limiter_in_use{{{MODEL}}})", "let in"),
+                (f"sum(inference_limiter_in_use{{{MODEL}}})", "let run"),
             ),
         ),
         Figure(
-            title="Queue time and refusals",
-            text="How long calls waited for their turn, and calls a second that a limiter turned away.",
+            title="Queue time",
+            text="How long calls waited for their turn, at a limiter or in a batch.",
             unit="s",
             queries=(
                 (
@@ -161,7 +179,10 @@ def _utilization() -> tuple[Figure, ...]:
                     f"sum(rate(inference_batch_size_sum{{{MODEL}}}[{RATE}])) / sum(rate(inference_batch_size_count{{{MODEL}}}[{RATE}]))",
                     "mean",
                 ),
-                (f"histogram_quantile(0.9, sum by (le) (rate(inference_batch_size_bucket{{{MODEL}}}[{RATE}])))", "p90"),
+                (
+                    f"ceil(histogram_quantile(0.9, sum by (le) (rate(inference_batch_size_bucket{{{MODEL}}}[{RATE}]))))",
+                    "p90",
+                ),
             ),
         ),
     )
@@ -169,8 +190,9 @@ def _utilization() -> tuple[Figure, ...]:
 
 def _tokens() -> tuple[Figure, ...]:
     def quantiles(metric: str) -> tuple[tuple[str, str], ...]:
+        chosen = f'{TOKENS},error_type=""'
         return tuple(
-            (f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket{{{TOKENS}}}[{RATE}])))", f"p{q * 100:g}")
+            (f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket{{{chosen}}}[{RATE}])))", f"p{q * 100:g}")
             for q in (0.5, 0.9, 0.99)
         )
 
@@ -178,7 +200,7 @@ def _tokens() -> tuple[Figure, ...]:
         Figure(
             title="Tokens",
             text="Tokens a second, read and written.",
-            unit="short",
+            unit=TOKENS_PER_S,
             queries=(
                 (
                     f"sum by (gen_ai_token_type) (rate(gen_ai_client_token_usage_sum{{{TOKENS}}}[{RATE}]))",
@@ -217,7 +239,7 @@ def _tokens() -> tuple[Figure, ...]:
         ),
         Figure(
             title="Duration of generations",
-            text="To the last output token.",
+            text="To the last output token, of successful generations.",
             unit="s",
             queries=quantiles("gen_ai_server_request_duration_seconds"),
             exemplars=True,
@@ -253,11 +275,11 @@ def _machine() -> tuple[Figure, ...]:
         ),
         Figure(
             title="Loads",
-            text="Mean time to load the model, over the last hour.",
+            text="Mean time that the processes which report took to load the model; each does so once, and no rate sees that.",
             unit="s",
             queries=(
                 (
-                    f"sum(rate(inference_model_load_duration_seconds_sum{{{MODEL}}}[1h])) / sum(rate(inference_model_load_duration_seconds_count{{{MODEL}}}[1h]))",
+                    f"sum(inference_model_load_duration_seconds_sum{{{MODEL}}}) / sum(inference_model_load_duration_seconds_count{{{MODEL}}})",
                     "mean",
                 ),
             ),

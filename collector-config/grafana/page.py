@@ -32,7 +32,9 @@ def page(
         )
         .annotation(marks("Alerts", f'ALERTS{{alertname=~"Inference.*",alertstate="firing",{JOB}}}', RED))
         .annotation(
-            marks("Maintenance", f'increase(inference_maintenance_actions_total{{{JOB},outcome="done"}}[1m]) > 0', BLUE)
+            marks(
+                "Maintenance", f'job_action:inference_maintenance_actions:increase1m{{{JOB},outcome="done"}} > 0', BLUE
+            )
         )
         .link(
             dashboard.DashboardLink("Model inference")

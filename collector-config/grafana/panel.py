@@ -28,11 +28,17 @@ TRACES_LINK: Final = "/explore?schemaVersion=1&panes=" + quote(
 ).replace("SERVICE", "${job}").replace("MODEL", "${model}").replace("FROM", "${__from}").replace("TO", "${__to}")
 
 RATE: Final = "$__rate_interval"
+BAR: Final = "$__interval"
+"""What one bar stands for: with these windows bars touch, and each event is in one of them."""
 TO_MODEL: Final = (("This model", MODEL_LINK),)
 TO_TRACES: Final = (("Traces of this model", TRACES_LINK),)
 
 STATES: Final = {0: ("ok", GREEN), 1: ("degraded", YELLOW), 2: ("critical", RED)}
 FIRING: Final = {0: ("quiet", GREEN), 1: ("firing", RED)}
+
+TOKENS_PER_S: Final = "suffix:tokens/s"
+SAMPLES_PER_S: Final = "suffix:samples/s"
+"""Units of our own; Grafana's are names such as `reqps`."""
 
 Steps = tuple[tuple[float | None, str], ...]
 """Thresholds: from this value on, this colour; the first from minus infinity."""
@@ -63,6 +69,13 @@ class Figure:
     """Whether single calls are shown as dots that open their trace."""
     bars: bool = False
     decimals: int | None = None
+    interval: str | None = None
+    """The shortest time that one point or bar stands for; default: what Grafana takes."""
+
+
+def or_none(expression: str, label: str, text: str) -> str:
+    """The expression, and where it gives nothing one line at 0 that has a name: quiet is not the same as no data."""
+    return f'{expression} or label_replace(vector(0) unless on () ({expression}), "{label}", "{text}", "", "")'
 
 
 def thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
@@ -88,6 +101,8 @@ def common_parts(panel: Any, figure: Figure) -> Any:
     """What all kinds of panels have."""
     panel = panel.title(figure.title).description(figure.text).datasource(PROMETHEUS)
     panel = panel.span(figure.width).height(figure.height).no_value("no data")
+    if figure.interval is not None:
+        panel = panel.interval(figure.interval)
     return panel.thresholds(thresholds(figure.steps))
 
 

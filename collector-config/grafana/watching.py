@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from page import page
-from panel import FIRING, JOB, NONE_IS_GOOD, RATE, STATES, TO_MODEL, USED, Figure, lines, number, timeline
+from panel import (
+    BAR,
+    FIRING,
+    JOB,
+    NONE_IS_GOOD,
+    RATE,
+    SAMPLES_PER_S,
+    STATES,
+    TO_MODEL,
+    USED,
+    Figure,
+    lines,
+    number,
+    or_none,
+    timeline,
+)
 
 if TYPE_CHECKING:
     from grafana_foundation_sdk.builders import dashboard
@@ -29,7 +44,12 @@ _ALERTS: Final = Figure(
     unit="short",
     queries=(
         (
-            f'max by (alertname, job, inference_model, severity) (ALERTS{{alertname=~"Inference.*",alertstate="firing",{JOB}}}) or vector(0)',
+            or_none(
+                "max by (alertname, job, inference_model, severity) "
+                f'(ALERTS{{alertname=~"Inference.*",alertstate="firing",{JOB}}})',
+                "alertname",
+                "none",
+            ),
             "{{alertname}} {{job}} {{inference_model}} {{severity}}",
         ),
     ),
@@ -41,10 +61,14 @@ _FOUND: Final = Figure(
     text="By kind and severity, all processes. Evidence and advice are in the log events inference.finding.opened.",
     unit="short",
     queries=(
-        (f"sum by (kind, severity) (increase(inference_findings_total{{{JOB}}}[{RATE}]))", "{{kind}} {{severity}}"),
+        (
+            f"sum by (kind, severity) (sum_over_time(job_model_kind:inference_findings:increase1m{{{JOB}}}[{BAR}]))",
+            "{{kind}} {{severity}}",
+        ),
     ),
     width=24,
     bars=True,
+    interval="1m",
 )
 
 _DONE: Final = Figure(
@@ -53,12 +77,13 @@ _DONE: Final = Figure(
     unit="short",
     queries=(
         (
-            f"sum by (action, outcome) (increase(inference_maintenance_actions_total{{{JOB}}}[{RATE}]))",
+            f"sum by (action, outcome) (sum_over_time(job_action:inference_maintenance_actions:increase1m{{{JOB}}}[{BAR}]))",
             "{{action}}: {{outcome}}",
         ),
     ),
     width=24,
     bars=True,
+    interval="1m",
     links=(
         (
             "Traces of maintenance",
@@ -75,7 +100,12 @@ _TOTALS: Final = (
         title="Findings, by kind",
         text="Over the time shown.",
         unit="short",
-        queries=((f"sum by (kind) (increase(inference_findings_total{{{JOB}}}[$__range]))", "{{kind}}"),),
+        queries=(
+            (
+                f"sum by (kind) (sum_over_time(job_model_kind:inference_findings:increase1m{{{JOB}}}[$__range]))",
+                "{{kind}}",
+            ),
+        ),
         height=6,
         decimals=0,
     ),
@@ -84,7 +114,10 @@ _TOTALS: Final = (
         text="Over the time shown.",
         unit="short",
         queries=(
-            (f"sum by (outcome) (increase(inference_maintenance_actions_total{{{JOB}}}[$__range]))", "{{outcome}}"),
+            (
+                f"sum by (outcome) (sum_over_time(job_action:inference_maintenance_actions:increase1m{{{JOB}}}[$__range]))",
+                "{{outcome}}",
+            ),
         ),
         height=6,
         decimals=0,
@@ -109,10 +142,12 @@ _OWN: Final = (
     Figure(
         title="Failures of the instrumentation",
         text="Its own failures a second, by place. Calls of models go on.",
-        unit="short",
+        unit="eps",
         queries=(
             (
-                f"sum by (job, where) (rate(inference_self_errors_total{{{JOB}}}[{RATE}])) or vector(0)",
+                or_none(
+                    f"sum by (job, where) (rate(inference_self_errors_total{{{JOB}}}[{RATE}]))", "where", "no failure"
+                ),
                 "{{job}} {{where}}",
             ),
         ),
@@ -121,10 +156,14 @@ _OWN: Final = (
     Figure(
         title="Telemetry given up",
         text="Records a second that were dropped in the process, by place.",
-        unit="short",
+        unit="recps",
         queries=(
             (
-                f"sum by (job, where) (rate(inference_self_dropped_total{{{JOB}}}[{RATE}])) or vector(0)",
+                or_none(
+                    f"sum by (job, where) (rate(inference_self_dropped_total{{{JOB}}}[{RATE}]))",
+                    "where",
+                    "nothing given up",
+                ),
                 "{{job}} {{where}}",
             ),
         ),
@@ -148,7 +187,7 @@ _SERVER: Final = (
     Figure(
         title="Samples taken in by Prometheus",
         text="A second, from everywhere.",
-        unit="short",
+        unit=SAMPLES_PER_S,
         queries=((f"rate(prometheus_tsdb_head_samples_appended_total[{RATE}])", "{{instance}} {{type}}"),),
         width=8,
     ),
@@ -162,7 +201,7 @@ _SERVER: Final = (
     Figure(
         title="Rules and notifications that failed",
         text="A second. Above zero, alerts cannot be relied on.",
-        unit="short",
+        unit="eps",
         queries=(
             (f"sum(rate(prometheus_rule_evaluation_failures_total[{RATE}]))", "rule evaluations"),
             (f"sum(rate(prometheus_notifications_dropped_total[{RATE}]))", "notifications dropped"),
@@ -176,7 +215,7 @@ _COLLECTOR: Final = (
     Figure(
         title="Collectors: taken and refused",
         text="Spans and data points a second. Refused ones are sent again by the process, for a while.",
-        unit="short",
+        unit="recps",
         queries=(
             (f"sum by (job) (rate(otelcol_receiver_accepted_spans_total[{RATE}]))", "spans taken"),
             (f"sum by (job) (rate(otelcol_receiver_accepted_metric_points_total[{RATE}]))", "points taken"),

@@ -167,6 +167,8 @@ def environment(endpoint: str | None) -> dict[str, str]:
         "OTEL_METRIC_EXPORT_INTERVAL": "10000",
         "HF_HUB_OFFLINE": "1",
         "PYTHONIOENCODING": "utf-8",
+        # Unbuffered, a line longer than a pipe holds (64 KiB) is torn by whatever else is written meanwhile.
+        "PYTHONUNBUFFERED": "",
     }
     if endpoint is not None:
         is_grpc = urlsplit(endpoint).port == GRPC_PORT

@@ -65,12 +65,22 @@ def generate(folder: Path) -> None:
     """Answer prompts with a language model, streamed."""
     say(f"{folder.name}: loading, which takes about half a minute")
     started = time.perf_counter()
-    weights = next(folder.glob("*.gguf")).name
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights, dtype=torch.float32)
+    model, tokenizer = load_generator(folder)
     say(f"{folder.name}: loaded in {time.perf_counter() - started:.0f} s")
     for prompt in PROMPTS:
         say(f"  {prompt} -> {answer(model, tokenizer, prompt)}")
+    generate_nothing(model)
+
+
+def load_generator(folder: Path) -> tuple[Any, Any]:
+    """A language model and its tokenizer, from quantised weights."""
+    weights = next(folder.glob("*.gguf")).name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=weights)
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=weights, dtype=torch.float32), tokenizer
+
+
+def generate_nothing(model: Any) -> None:
+    """Ask a language model for what it cannot do."""
     outside = torch.tensor([[model.config.vocab_size + 1]])
     refused("token id out of range", lambda: model.generate(outside, max_new_tokens=4))
     refused("nothing to generate", lambda: model.generate(torch.tensor([[1]]), max_new_tokens=0))

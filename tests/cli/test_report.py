@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_inference.cli import report, table
+from otel_inference.cli import reading as reading_module
+from otel_inference.cli import table
 from otel_inference.cli.main import main
-from otel_inference.cli.report import CallSpan, InputError, figures, quantile, read
+from otel_inference.cli.reading import CallSpan, InputError, read
+from otel_inference.cli.report import figures, quantile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,13 +63,19 @@ class TestQuantile:
     )
     def test_is_a_value_that_was_measured(self, q: float, expected: float) -> None:
         """Of 1 to 100, each quantile is the order statistic of its rank, never something in between."""
-        values = [float(number) for number in range(1, 101)]
+        values = [(float(number), 1.0) for number in range(100, 0, -1)]
 
         assert expected == quantile(values, q)
 
     def test_of_one_value_is_that_value(self) -> None:
         """One value is every quantile of itself."""
-        assert [quantile([7.0], q) for q in (0.5, 0.9, 0.99)] == [7.0, 7.0, 7.0]
+        assert [quantile([(7.0, 3.0)], q) for q in (0.5, 0.9, 0.99)] == [7.0, 7.0, 7.0]
+
+    def test_counts_each_value_by_its_weight(self) -> None:
+        """A value that stands for nine of ten is the median and the 90th percentile, however few they are."""
+        values = [(1.0, 9.0), (2.0, 0.5), (3.0, 0.5)]
+
+        assert [quantile(values, q) for q in (0.5, 0.9, 0.95, 0.99)] == [1.0, 1.0, 2.0, 3.0]
 
 
 class TestFigures:
@@ -143,6 +151,24 @@ class TestFigures:
 
         assert [(line.error_type, line.count) for line in found] == [("KeyError", 2), ("ValueError", 1)]
 
+    def test_spans_count_for_what_they_stand_for(self) -> None:
+        """One call in ten kept, and every failed one, give the calls, errors, latency and tokens of them all."""
+        sampled = [call(second, second + 1, weight=10.0, output_tokens=2) for second in range(9)]
+        failed = [call(80 + second, 85 + second, error_type="KeyError") for second in range(10)]
+        came_along = call(50, 60, weight=0.0, error_type="KeyError", model="other")
+
+        found = figures([*sampled, *failed, came_along])
+        (line,) = found.calls
+
+        assert (line.spans, line.calls, line.errors) == (19, 100, 10)
+        assert (line.p50_s, line.p90_s, line.p99_s, line.tokens_per_s) == (1.0, 1.0, 5.0, 2.0)
+        assert [(error.error_type, error.count) for error in found.errors] == [("KeyError", 10)]
+        assert found.is_estimate
+
+    def test_all_calls_are_no_estimate(self) -> None:
+        """Where each span stands for itself, figures are counts."""
+        assert not figures([call(0, 1), call(1, 2, weight=0.0)]).is_estimate
+
 
 class TestRead:
     """`read`."""
@@ -163,6 +189,30 @@ class TestRead:
         expected = call(5, 6, error_type="KeyError", output_tokens=12, time_to_first_token_s=0.25)
 
         assert read([file]).spans == [expected]
+
+    @pytest.mark.parametrize(
+        ("adjusted_count", "state", "expected"),
+        [
+            (None, "", 1.0),
+            (None, "ot=th:0", 1.0),
+            (None, "vendor=x, ot=rv:0123456789abcd;th:c", 4.0),
+            (None, "ot=th:fd70a3d70a3d70", 100.0),
+            (None, "ot=th:nonsense,th=c", 1.0),
+            (1.0, "ot=th:c", 1.0),
+            (0.0, "", 0.0),
+            (7.5, "", 7.5),
+        ],
+    )
+    def test_takes_what_a_span_stands_for(
+        self, tmp_path: Path, adjusted_count: float | None, state: str, expected: float
+    ) -> None:
+        """Its adjusted count goes before its threshold, and a span without either stands for itself."""
+        counted = {"inference.sampling.adjusted_count": adjusted_count}
+        (tmp_path / "spans.jsonl").write_text(line(otlp_span(0, **counted) | {"traceState": state}))
+
+        (span,) = read([tmp_path]).spans
+
+        assert span.weight == pytest.approx(expected)
 
     def test_a_failed_span_without_type_is_still_failed(self, tmp_path: Path) -> None:
         """The status decides whether a call failed; its type may be unknown."""
@@ -192,6 +242,8 @@ class TestRead:
             '{"resourceSpans": ["text"]}',
             line(otlp_span(3) | {"startTimeUnixNano": "soon"}).strip(),
             line(otlp_span(3) | {"attributes": [{"value": {}}]}).strip(),
+            line(otlp_span(3, **{"inference.sampling.adjusted_count": -1})).strip(),
+            line(otlp_span(3, **{"inference.sampling.adjusted_count": "many"})).strip(),
         ],
     )
     def test_counts_broken_lines_and_goes_on(self, tmp_path: Path, broken: str) -> None:
@@ -232,7 +284,7 @@ class TestRead:
         def refuse(*_: Any) -> None:
             raise PermissionError(13, "Permission denied")
 
-        monkeypatch.setattr(report, "_read_file", refuse)
+        monkeypatch.setattr(reading_module, "_read_file", refuse)
         with pytest.raises(InputError, match=r"spans\.jsonl cannot be read \(Permission denied\)"):
             read([file])
 
@@ -272,6 +324,27 @@ class TestMain:
         assert "a" * 30 + " generate 1 0 1.00 1.00 s 1.00 s 1.00 s 12.0 250 ms" in printed
         assert "m torch 1 0 1.00 s" in printed
         assert "m forward KeyError 1" in printed
+
+    def test_says_when_figures_are_estimates(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Sampled spans are said to be, with how many there are; a span in a trace of four stands for four calls."""
+        (tmp_path / "traces.jsonl").write_text(line(otlp_span(0) | {"traceState": "ot=th:c"}))
+
+        code = main(["report", str(tmp_path)])
+        printed = [" ".join(text.split()) for text in capsys.readouterr().out.splitlines()]
+
+        assert code == 0
+        assert "Calls, estimated from sampled spans" in printed
+        assert "m forward 1 4 0 4.00 1.00 s 1.00 s 1.00 s - -" in printed
+
+    def test_spans_that_only_came_along_are_nothing_to_report(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Spans that stand for no call give no figures, and that is said."""
+        came_along = otlp_span(0, **{"inference.sampling.adjusted_count": 0})
+        (tmp_path / "traces.jsonl").write_text(line(came_along))
+
+        assert main(["report", str(tmp_path)]) == 1
+        assert "no call of a model" in capsys.readouterr().err
 
     def test_says_which_lines_were_broken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Broken lines are a message beside the report, which is still printed."""

@@ -97,7 +97,8 @@ class Asked:
 
 def filled(expression: str, *, rate: str, span: str, job: str, model: str) -> str:
     """An expression of a dashboard as Grafana would send it."""
-    for variable, value in (("$__rate_interval", rate), ("$__range", span), ("$job", job), ("$model", model)):
+    variables = {"$__rate_interval": rate, "$__interval": rate, "$__range": span, "$job": job, "$model": model}
+    for variable, value in variables.items():
         expression = expression.replace(variable, value)
     return expression.replace("$$__tags", 'inference_model="ranker"')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -54,6 +55,19 @@ def test_each_panel_says_what_it_shows(path):
         if panel["type"] in {"timeseries", "state-timeline"}:
             assert panel["options"]["legend"]["showLegend"], panel["title"]
         assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_rates_say_of_what(path):
+    """A panel of something a second has a unit that says so, and one of bars counts each event in one bar."""
+    for panel in names.panels(json.loads(path.read_text())):
+        defaults = panel.get("fieldConfig", {}).get("defaults", {})
+        if "a second" in panel["description"] and panel["type"] != "heatmap":
+            assert re.fullmatch(r"reqps|eps|recps|suffix:\w+/s", defaults["unit"]), panel["title"]
+        for target in panel["targets"]:
+            assert "increase(" not in target["expr"], f"{panel['title']}: it misses what a series begins with"
+            if "$__interval" in target["expr"]:
+                assert panel["interval"] == "1m", f"{panel['title']}: what is summed is recorded once a minute"
 
 
 @pytest.mark.parametrize("path", FILES)

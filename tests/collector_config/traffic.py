@@ -1,4 +1,4 @@
-"""A small serving process for the live test: every instrument of ours in use, scraped over HTTP.
+"""A small serving process without models, to measure with: every instrument of ours in use, scraped over HTTP.
 
 Writes the port that Prometheus may scrape to standard output. One call in two fails until a line arrives
 on standard input, then none. It ends when standard input does.

@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -16,8 +19,10 @@ import pytest
 from otel_inference import guard
 from otel_inference.errors import ConfigError
 from otel_inference.finding import FindingKind, Severity
+from otel_inference.maintenance import endpoint
 from otel_inference.maintenance import receiver as module
-from otel_inference.maintenance.receiver import MAX_BODY_BYTES, Receiver, notices_in, with_fleet
+from otel_inference.maintenance.endpoint import MAX_BODY_BYTES
+from otel_inference.maintenance.receiver import Receiver, notices_in, with_fleet
 
 TOKEN = "correct horse battery staple"
 
@@ -66,12 +71,12 @@ def idle(told):
 @pytest.fixture
 def listening(told, monkeypatch):
     """A receiver that listens on a free port of the loopback address."""
-    monkeypatch.setattr(module, "_POLL_S", 0.02)
+    monkeypatch.setattr(endpoint, "_POLL_S", 0.02)
     receiver = Receiver(told.append, token=TOKEN, port=0)
     receiver.start()
     yield receiver
     receiver.stop()
-    assert module.THREAD_NAME not in {thread.name for thread in threading.enumerate()}
+    assert endpoint.THREAD_NAME not in {thread.name for thread in threading.enumerate()}
 
 
 def post(receiver, body, *, token=TOKEN, path="/alerts", method="POST", headers=None):
@@ -206,13 +211,77 @@ def test_bad_requests_are_answered_and_it_goes_on(listening, capfd, body, option
     assert capfd.readouterr().err == ""
 
 
-def test_a_client_that_goes_away_holds_up_nobody(listening, monkeypatch):
-    """A client that promises a body and sends none is given up, and the next is served."""
-    monkeypatch.setattr(module._Handler, "timeout", 0.2)
-    host, port = listening.url.removeprefix("http://").partition("/")[0].split(":")
-    with socket.create_connection((host, int(port))) as client:
+def connected(receiver):
+    """A connection on which nothing has been sent."""
+    host, port = receiver.url.removeprefix("http://").partition("/")[0].split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def test_a_client_that_promises_a_body_holds_up_nobody(listening):
+    """While a client with the token has sent half of its request, others are served."""
+    with connected(listening) as client:
         client.sendall(f"POST /alerts HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n".encode())
         assert post(listening, json.dumps(notification(alert())))[0] == 200
+
+
+def test_a_client_that_sends_without_an_end_is_sent_away(listening, monkeypatch):
+    """A request that is not over in its time is ended, though each of its pieces comes soon."""
+    monkeypatch.setattr(endpoint, "_REQUEST_S", 0.3)
+
+    def dribble(client):
+        client.sendall(b"POST /alerts HTTP/1.1\r\n")
+        while True:
+            client.sendall(b"X: y\r\n")
+            time.sleep(0.02)
+
+    with connected(listening) as client, pytest.raises(OSError, match=r"Broken pipe|reset"):
+        dribble(client)
+
+
+def test_clients_that_say_nothing_make_room(listening):
+    """However many connect and wait, the next good request is served, and the oldest of them is sent away."""
+    with ExitStack() as stack:
+        idle = [stack.enter_context(connected(listening)) for _ in range(endpoint.MAX_REQUESTS + 1)]
+        assert post(listening, json.dumps(notification(alert())))[0] == 200
+        assert idle[0].recv(1) == b""
+
+
+def test_many_at_once_are_all_served(listening, told):
+    """Fifty clients at the same time are each answered 200, and one alert that they all tell of is told once."""
+    body = json.dumps(notification(alert()))
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: post(listening, body)[0], range(50)))
+    assert answers == [200] * 50
+    assert len(told) == 1
+
+
+def test_a_callback_that_hangs_stops_neither_refusals_nor_the_receiver(monkeypatch):
+    """While a callback hangs, strangers are still refused, and `stop` comes back."""
+    hanging, released = threading.Event(), threading.Event()
+
+    def hang(_findings):
+        hanging.set()
+        released.wait(30)
+
+    receiver = Receiver(hang, token=TOKEN, port=0)
+    receiver.start()
+    try:
+        with connected(receiver) as client:
+            body = json.dumps(notification(alert()))
+            head = f"POST /alerts HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall((head + body).encode())
+            assert hanging.wait(10)
+            assert post(receiver, "{}", token="wrong")[0] == 401
+            receiver.stop()
+            assert receiver.url is None
+    finally:
+        released.set()
+
+
+def test_half_characters_are_replaced():
+    """What JSON can say and UTF-8 cannot write does not reach spans and journals."""
+    (notice,) = notices_in(json.loads(json.dumps(notification(alert(inference_model="rank\ud800er")))))
+    assert notice.finding.model == "rank?er"
 
 
 def test_a_callback_that_raises_changes_nothing_for_alertmanager():

@@ -16,8 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_inference import semconv
+from otel_inference import engines, semconv
 from otel_inference.config import Config
+from otel_inference.errors import ConfigError
+from otel_inference.maintenance.builtin_actions import builtin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +35,6 @@ _SAMPLERS: Final = (
 )
 """Those of the SDK itself."""
 _INSTRUMENTORS: Final = "opentelemetry_instrumentor"
-_ENGINES: Final = ("torch", "transformers", "onnxruntime", "sentence_transformers", "llama_cpp")
 _PATCHING_BY_THEMSELVES: Final = ("openlit", "traceloop-sdk")
 """Distributions that instrument the same libraries when their own start function is called."""
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
@@ -136,7 +137,8 @@ def _switch(environ: Mapping[str, str]) -> Result:
 def _options(environ: Mapping[str, str]) -> list[Result]:
     """One result for each option that the package would warn of."""
     with heard("otel_inference") as said:
-        Config.from_env(environ)
+        config = Config.from_env(environ)
+    said += [*_unknown_engines(config), *_unknown_actions(config)]
     if not said:
         count = sum(name.startswith(semconv.ENV_PREFIX) for name in environ)
         return [
@@ -146,6 +148,28 @@ def _options(environ: Mapping[str, str]) -> list[Result]:
         Result(subject="options", verdict=Verdict.FAILED, found=text, remedy="Correct the variable, or unset it.")
         for text in said
     ]
+
+
+def _unknown_engines(config: Config) -> list[str]:
+    known = engines.names()
+    unknown = [name for name in config.engines or () if name not in known]
+    return [
+        f"{semconv.ENV_ENGINES} names {name}, which is no engine{_nearest(name, known)}: it is passed over"
+        for name in unknown
+    ]
+
+
+def _unknown_actions(config: Config) -> list[str]:
+    try:
+        builtin(config.actions)
+    except ConfigError as error:
+        return [f"{semconv.ENV_ACTIONS}: {error}; no built-in action is enabled"]
+    return []
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {nearest[0]}?)" if nearest else f" (known are {', '.join(known)})"
 
 
 def _service(environ: Mapping[str, str]) -> Result:
@@ -209,17 +233,32 @@ def _is_ratio(text: str) -> bool:
 
 
 def _engines(environ: Mapping[str, str]) -> list[Result]:
-    """Which engines are there, and whether the launcher would instrument them."""
-    disabled = _names(environ.get(_DISABLED))
-    there = [name for name in _ENGINES if importlib.util.find_spec(name) is not None]
+    """Which engines are there, and which of them the server would leave out or miss."""
+    with heard("otel_inference"):  # what is wrong with the options has been said
+        wanted = Config.from_env(environ).engines
+    known = engines.names()
+    there = [name for name in known if importlib.util.find_spec(name) is not None]
     if not there:
-        remedy = f"Run this where the server runs. Without {', '.join(_ENGINES)} only observe() counts calls."
+        remedy = f"Run this where the server runs. Without {', '.join(known)} only observe() counts calls."
         return [Result(subject="engines", verdict=Verdict.WARNING, found="none is installed here", remedy=remedy)]
+    disabled = _names(environ.get(_DISABLED))
     shut = [name for name in there if f"inference_{name}" in disabled or "*" in disabled]
-    results = [Result(subject="engines", verdict=Verdict.OK, found=", ".join(there))]
-    if shut:
-        found = f"{', '.join(shut)}: not instrumented, by {_DISABLED}"
-        results.append(Result(subject="engines", verdict=Verdict.WARNING, found=found, remedy=f"Unset {_DISABLED}."))
+    left_out = [name for name in there if wanted is not None and name not in wanted]
+    missing = [name for name in wanted or () if name in known and name not in there]
+    measured = [name for name in there if name not in shut and name not in left_out]
+    results = [Result(subject="engines", verdict=Verdict.OK, found=", ".join(measured))] if measured else []
+    for names, what, remedy in (
+        (shut, f"not instrumented, by {_DISABLED}", f"Unset {_DISABLED}."),
+        (left_out, f"installed and left out by {semconv.ENV_ENGINES}", "Add them there, if their calls are to count."),
+        (
+            missing,
+            f"in {semconv.ENV_ENGINES} and not installed here",
+            "Install them, or run this where the server runs.",
+        ),
+    ):
+        if names:
+            text = f"{', '.join(names)}: {what}"
+            results.append(Result(subject="engines", verdict=Verdict.WARNING, found=text, remedy=remedy))
     return results
 
 
@@ -229,7 +268,7 @@ def _duplicates(environ: Mapping[str, str]) -> list[Result]:
     others = [
         point.name
         for point in importlib.metadata.entry_points(group=_INSTRUMENTORS)
-        if point.name in _ENGINES and point.name not in disabled and "*" not in disabled
+        if point.name in engines.names() and point.name not in disabled and "*" not in disabled
     ]
     results = [
         Result(
@@ -243,7 +282,7 @@ def _duplicates(environ: Mapping[str, str]) -> list[Result]:
     for name in _PATCHING_BY_THEMSELVES:
         if _is_installed(name):
             found = f"{name} is installed, which instruments the same libraries once it is started"
-            remedy = f"Start one of the two, or switch its instrumentation of {', '.join(_ENGINES)} off."
+            remedy = f"Start one of the two, or switch its instrumentation of {', '.join(engines.names())} off."
             results.append(Result(subject="duplicates", verdict=Verdict.WARNING, found=found, remedy=remedy))
     return results or [
         Result(subject="duplicates", verdict=Verdict.OK, found="no other instrumentation of the engines")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_inference.cli import report
+from otel_inference.cli import reading, report
 from otel_inference.errors import OtelInferenceError
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         epilog=(
             "Latency is that of all calls, failed and first ones included; quantiles are exact. "
             "calls/s is taken from the first start to the last end of a line's calls, tokens/s over the duration "
-            "of the calls that gave tokens; 1st token is the median."
+            "of the calls that gave tokens; 1st token is the median. Where traces were sampled, each span counts for "
+            "the calls that it stands for (its adjusted count, else its threshold ot=th:): figures are estimates."
         ),
     )
     command.add_argument(
@@ -87,6 +88,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _check(timeout_s: float) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log would stand between the lines
     from otel_inference.cli import check, checklist, reachability  # noqa: PLC0415 - they import the SDK
 
     results = [*check.of_environment(os.environ), *reachability.of_endpoints(os.environ, timeout_s)]
@@ -100,20 +102,20 @@ def _report(paths: Sequence[Path]) -> int:
         return WRONG_USE
     from otel_inference.cli import table  # noqa: PLC0415 - needs rich, which is an extra
 
-    reading = report.read(paths)
-    for file, count in reading.broken_lines.items():
+    found = reading.read(paths)
+    for file, count in found.broken_lines.items():
         _say(f"{file}: passed over {count} line{'s' * (count > 1)}; expected one OTLP JSON export request per line")
-    if not reading.spans:
-        _say(_nothing_in(reading, paths))
+    if not any(span.weight for span in found.spans):
+        _say(_nothing_in(found, paths))
         return NOTHING_FOUND
-    table.show(report.figures(reading.spans))
+    table.show(report.figures(found.spans))
     return DONE
 
 
-def _nothing_in(reading: report.Reading, paths: Sequence[Path]) -> str:
+def _nothing_in(found: reading.Reading, paths: Sequence[Path]) -> str:
     where = ", ".join(map(str, paths))
     return (
-        f"no call of a model in {where} ({reading.files} files read, {reading.other_spans} other spans); "
+        f"no call of a model in {where} ({found.files} files read, {found.other_spans} other spans); "
         "expected spans that otel-inference wrote: is the program instrumented, and are its traces sampled?"
     )
 

@@ -1,4 +1,7 @@
-"""Whether what the SDK would export arrives: the exporters themselves are asked, with an empty request."""
+"""Whether what the SDK would export arrives: the exporters themselves are asked, with an empty request.
+
+Where that fails, what listens there is looked at, since the exporters do not say.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from otel_inference.cli.check import Result, Verdict, heard
+from otel_inference.cli.check import Result, Verdict, heard, is_true
+from otel_inference.cli.listener import GRPC, HTTP, listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,9 +25,18 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 SKEW_WARNING_S: Final = 5.0
 """The header has whole seconds, and the way there takes some of one."""
 SKEW_FAILURE_S: Final = 60.0
-_PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
-_USUAL_PORTS: Final = {4317: "grpc", 4318: "http/protobuf"}
+_PROTOCOLS: Final = {GRPC: "otlp_proto_grpc", HTTP: "otlp_proto_http"}
+_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_CERTIFICATE: Final = "OTEL_EXPORTER_OTLP_CERTIFICATE"
+_STRONGER_CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Where one of these is set the exporter over HTTP passes over the variable above: so does its library."""
+_UNSPECIFIC: Final = "max retries or shutdown"
+"""What the exporter over HTTP says last, whatever the reason."""
+_CREDENTIALS: Final = ("401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED")
+_UNKNOWN_THERE: Final = ("404", "UNIMPLEMENTED")
 _MAX_TEXT: Final = 200
+_LOOK_S: Final = 2.0
+"""How long at most to wait for each answer once an export has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +49,13 @@ class Way:
     host: str
     port: int
     url: str
+    variable: str
+    """The environment variable that says where to."""
+    wants_tls: bool
 
     @property
     def place(self) -> str:
-        """Scheme, host and port: what may be shown."""
+        """Host and port: what may be shown."""
         return f"{self.host}:{self.port}"
 
 
@@ -59,9 +75,9 @@ def of_endpoints(environ: Mapping[str, str], timeout_s: float) -> list[Result]:
             continue
         result = _delivered(way, environ, timeout_s)
         results.append(result)
-        if way.protocol == "http/protobuf" and result.verdict is Verdict.OK:
+        if way.protocol == HTTP and result.verdict is Verdict.OK:
             clocks.setdefault(way.place, way.url)
-    return [*results, *_clocks(clocks.values(), timeout_s)]
+    return [*results, *_clocks(clocks.values(), environ.get(_CERTIFICATE), timeout_s)]
 
 
 def clock(date: str | None, now: datetime, place: str) -> Result:
@@ -82,7 +98,7 @@ def clock(date: str | None, now: datetime, place: str) -> Result:
 
 def _way(signal: str, environ: Mapping[str, str], timeout_s: float) -> Way | Result:
     chosen = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() or "otlp"
-    general = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    general = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", GRPC)
     protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", general).strip()
     if chosen != "otlp":
         found = "not exported" if chosen == "none" else f"exported by {chosen}, which is not looked at"
@@ -92,39 +108,64 @@ def _way(signal: str, environ: Mapping[str, str], timeout_s: float) -> Way | Res
         remedy = f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {' or '.join(_PROTOCOLS)}."
         return Result(subject=signal, verdict=Verdict.FAILED, found=found, remedy=remedy)
     try:
-        (point,) = importlib.metadata.entry_points(group=f"opentelemetry_{signal}_exporter", name=_PROTOCOLS[protocol])
-        exporter = point.load()(timeout=timeout_s)
-        url = exporter._endpoint
-        parts = urlsplit(url if "://" in url else f"//{url}")
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return _made_way(signal, protocol, environ, timeout_s)
     except Exception as error:  # noqa: BLE001 - whatever a wrong variable does to an exporter
         remedy = "Look at the variables OTEL_EXPORTER_OTLP_*."
         return Result(subject=signal, verdict=Verdict.FAILED, found=f"no exporter can be made: {error}", remedy=remedy)
-    return Way(signal=signal, protocol=protocol, exporter=exporter, host=parts.hostname or "", port=port, url=url)
+
+
+def _made_way(signal: str, protocol: str, environ: Mapping[str, str], timeout_s: float) -> Way | Result:
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+    variable = own if environ.get(own) else _ENDPOINT
+    scheme = urlsplit(environ.get(variable) or "http://").scheme
+    if protocol == HTTP and scheme not in {"http", "https"}:
+        found = f"{variable} does not say http:// or https://, so nothing is sent by {protocol}"
+        return Result(subject=signal, verdict=Verdict.FAILED, found=found, remedy=f"Write http:// first in {variable}.")
+    (point,) = importlib.metadata.entry_points(group=f"opentelemetry_{signal}_exporter", name=_PROTOCOLS[protocol])
+    exporter = point.load()(timeout=timeout_s)
+    url = exporter._endpoint
+    parts = urlsplit(url if "://" in url else f"//{url}")
+    return Way(
+        signal=signal,
+        protocol=protocol,
+        exporter=exporter,
+        host=parts.hostname or "",
+        port=parts.port or (443 if parts.scheme == "https" else 80),
+        url=url,
+        variable=variable,
+        # The exporter over gRPC takes an address without a scheme for one that wants TLS, unless told otherwise.
+        wants_tls=scheme != "http" and not (scheme != "https" and is_true(environ.get("OTEL_EXPORTER_OTLP_INSECURE"))),
+    )
 
 
 def _delivered(way: Way, environ: Mapping[str, str], timeout_s: float) -> Result:
-    try:
-        with socket.create_connection((way.host, way.port), timeout=timeout_s):
-            pass
-    except OSError as error:
-        return Result(
-            subject=way.signal,
-            verdict=Verdict.FAILED,
-            found=f"nobody answers at {way.place} ({error.strerror or error})",
-            remedy="Start a Collector there (collector-config/README.md), or set OTEL_EXPORTER_OTLP_ENDPOINT.",
-        )
+    failure = _unreachable(way, timeout_s)
+    if failure is not None:
+        return failure
     with heard("opentelemetry") as said:
         outcome = _export(way)
     if outcome == "SUCCESS":
         return Result(subject=way.signal, verdict=Verdict.OK, found=f"{way.place} takes them, by {way.protocol}")
-    reason = " ".join(said[-1].split())[:_MAX_TEXT] if said else outcome
-    return Result(
-        subject=way.signal,
-        verdict=Verdict.FAILED,
-        found=f"{way.place} is there and does not take them: {reason}",
-        remedy=_remedy(way, reason, environ),
-    )
+    telling = [text for text in said if _UNSPECIFIC not in text] or said
+    reason = " ".join(telling[-1].split())[:_MAX_TEXT] if telling else outcome
+    found, remedy = _refused(way, reason, environ) or _misunderstood(way, reason, environ, timeout_s)
+    return Result(subject=way.signal, verdict=Verdict.FAILED, found=f"{way.place} {found}", remedy=remedy)
+
+
+def _unreachable(way: Way, timeout_s: float) -> Result | None:
+    """Why no connection comes about, or `None` if one does."""
+    try:
+        with socket.create_connection((way.host, way.port), timeout=timeout_s):
+            return None
+    except socket.gaierror as error:
+        found = f"the name {way.host} is not known here ({error.strerror})"
+        remedy = (
+            f"Correct {way.variable}, or run this where the server runs: names of containers are known among them only."
+        )
+    except OSError as error:
+        found = f"nobody answers at {way.place} ({error.strerror or error})"
+        remedy = f"Start a Collector there (collector-config/README.md), or set {way.variable}."
+    return Result(subject=way.signal, verdict=Verdict.FAILED, found=found, remedy=remedy)
 
 
 def _export(way: Way) -> str:
@@ -138,30 +179,57 @@ def _export(way: Way) -> str:
         way.exporter.shutdown()
 
 
-def _remedy(way: Way, reason: str, environ: Mapping[str, str]) -> str:
-    usual = _USUAL_PORTS.get(way.port, way.protocol)
-    if usual != way.protocol:
-        return f"Port {way.port} usually takes {usual}: set OTEL_EXPORTER_OTLP_PROTOCOL={usual}, or the other port."
-    if any(sign in reason for sign in ("401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED")):
+def _refused(way: Way, reason: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """What was found and what to do where it understood the request and refused it."""
+    found = f"is there and does not take them: {reason}"
+    if any(sign in reason for sign in _CREDENTIALS):
         has = "is set" if environ.get("OTEL_EXPORTER_OTLP_HEADERS") else "is not set"
-        return f"It asks who you are: OTEL_EXPORTER_OTLP_HEADERS {has}."
-    if "404" in reason or "UNIMPLEMENTED" in reason:
-        return f"It does not take {way.signal}: set OTEL_{way.signal.upper()}_EXPORTER=none, or send them elsewhere."
-    return "Look at the log of what listens there."
+        return found, f"It asks who you are: OTEL_EXPORTER_OTLP_HEADERS {has}."
+    if any(sign in reason for sign in _UNKNOWN_THERE):
+        where = f"set OTEL_{way.signal.upper()}_EXPORTER=none, or send them elsewhere"
+        return found, f"It does not take {way.signal}: {where}."
+    return None
 
 
-def _clocks(urls: Iterable[str], timeout_s: float) -> list[Result]:
-    results = [clock(_date(url, timeout_s), datetime.now(UTC), urlsplit(url).netloc.rpartition("@")[2]) for url in urls]
+def _misunderstood(way: Way, reason: str, environ: Mapping[str, str], timeout_s: float) -> tuple[str, str]:
+    """What was found and what to do where the two may not speak the same."""
+    stronger = next((name for name in _STRONGER_CERTIFICATES if way.protocol == HTTP and environ.get(name)), None)
+    there = listener(
+        way.host, way.port, min(timeout_s, _LOOK_S), certificates=environ.get(stronger or _CERTIFICATE) or None
+    )
+    if way.wants_tls and not there.speaks_tls:
+        return "does not speak TLS, which its address asks for", f"Write http://{way.place} in {way.variable}."
+    if there.speaks_tls and not way.wants_tls:
+        return "speaks TLS only, and its address does not", f"Write https://{way.place} in {way.variable}."
+    if there.distrust is not None:
+        found = f"shows a certificate that is not trusted: {there.distrust}"
+        remedy = f"Set {_CERTIFICATE} to the file of the authority that signed it."
+        return found, f"{remedy} Unset {stronger}, which goes before it." if stronger else remedy
+    if there.protocols and way.protocol not in there.protocols:
+        (spoken,) = there.protocols
+        return f"does not speak {way.protocol}", f"It speaks {spoken}: set OTEL_EXPORTER_OTLP_PROTOCOL={spoken}."
+    if not there.protocols:
+        return f"is there and answers neither HTTP nor gRPC: {reason}", "Is it an OTLP endpoint, and does it hang?"
+    return f"is there and does not take them: {reason}", "Look at the log of what listens there."
+
+
+def _clocks(urls: Iterable[str], certificates: str | None, timeout_s: float) -> list[Result]:
+    results = [
+        clock(_date(url, certificates, timeout_s), datetime.now(UTC), urlsplit(url).netloc.rpartition("@")[2])
+        for url in urls
+    ]
     found = "only an endpoint that takes OTLP over HTTP says what time it is"
     return results or [Result(subject="clock", verdict=Verdict.SKIPPED, found=found)]
 
 
-def _date(url: str, timeout_s: float) -> str | None:
+def _date(url: str, certificates: str | None, timeout_s: float) -> str | None:
     """The `Date` of any answer, also of a refusal."""
     from requests import RequestException, Session  # noqa: PLC0415 - comes with the OTLP exporter over HTTP
 
     try:
         with Session() as session:
-            return session.head(url, timeout=timeout_s, allow_redirects=False).headers.get("Date")
+            return session.head(url, timeout=timeout_s, allow_redirects=False, verify=certificates or True).headers.get(
+                "Date"
+            )
     except RequestException:
         return None

@@ -1,64 +1,24 @@
-"""Figures per model, computed from spans in files of OTLP JSON: pure, nothing is printed here.
+"""Figures per model, computed from calls as their spans tell of them: pure, nothing is printed here.
 
-A file holds one export request per line, as the exporter `otlp_json_file` and the collector's file
-exporter write it. Lines that hold metrics or logs are passed over.
+Where traces were sampled each span counts for the calls that it stands for, so that the figures are those of
+all calls: an unbiased estimate (Horvitz-Thompson) of their number, and the quantiles of the weighted spans.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from otel_inference import semconv
-from otel_inference.errors import OtelInferenceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
-SUFFIXES: Final = (".jsonl", ".json")
-"""What files of a folder are read; a file that is named is read whatever it is called."""
-
-_STATUS_ERROR: Final = (2, "STATUS_CODE_ERROR")
-_UNKNOWN_ERROR: Final = "unknown"
-
-
-class InputError(OtelInferenceError):
-    """What was asked for cannot be read; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallSpan:
-    """What the report needs of one span."""
-
-    engine: str
-    operation: str
-    model: str
-    started_ns: int
-    ended_ns: int
-    error_type: str | None = None
-    output_tokens: int | None = None
-    time_to_first_token_s: float | None = None
-
-    @property
-    def duration_s(self) -> float:
-        """Duration in seconds."""
-        return (self.ended_ns - self.started_ns) / 1e9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What was found in the files."""
-
-    spans: Sequence[CallSpan]
-    files: int
-    broken_lines: Mapping[Path, int]
-    """Lines per file that are not a JSON object or hold spans in a form that is not OTLP's."""
-    other_spans: int = 0
-    """Spans that are not calls of a model: those of other instrumentations."""
+    from otel_inference.cli.reading import CallSpan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +28,10 @@ class CallFigures:
     model: str
     engine: str
     operation: str
+    spans: int
+    """How many spans the line is computed from; those that only came along with a kept trace are none of them."""
     calls: int
+    """How many calls those stand for; an estimate where they were sampled, as all that follows is."""
     errors: int
     calls_per_s: float | None
     """Over the time from the first start to the last end; `None` where that is no time at all."""
@@ -109,88 +72,65 @@ class Figures:
     calls: Sequence[CallFigures]
     loads: Sequence[LoadFigures]
     errors: Sequence[ErrorFigures]
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a reading gathers on its way."""
-
-    spans: list[CallSpan] = field(default_factory=list)
-    seen: set[tuple[str, str]] = field(default_factory=set)
-    broken: Counter[Path] = field(default_factory=Counter)
-    other: int = 0
-
-
-def read(paths: Iterable[Path]) -> Reading:
-    """Read every span that is a call of a model; a span exported twice counts once.
-
-    Args:
-        paths: Files, or folders of files that end in one of `SUFFIXES`.
-
-    Raises:
-        InputError: If a path is not there or cannot be read.
-    """
-    files = list(dict.fromkeys(file.resolve() for path in paths for file in _files(path)))
-    found = _Found()
-    for file in files:
-        try:
-            _read_file(file, found)
-        except OSError as error:
-            msg = f"{file} cannot be read ({error.strerror}); expected a file of OTLP JSON that you may read"
-            raise InputError(msg) from error
-    return Reading(spans=found.spans, files=len(files), broken_lines=found.broken, other_spans=found.other)
+    is_estimate: bool = False
+    """Whether spans stand for more calls than one: traces were sampled."""
 
 
 def figures(spans: Iterable[CallSpan]) -> Figures:
     """Compute the report: calls, loads apart, and what failed how often."""
     groups: defaultdict[tuple[str, str, str], list[CallSpan]] = defaultdict(list)
-    errors: Counter[tuple[str, str, str]] = Counter()
-    for span in spans:
+    errors: defaultdict[tuple[str, str, str], float] = defaultdict(float)
+    counted = [span for span in spans if span.weight]
+    for span in counted:
         groups[span.model, span.operation, span.engine].append(span)
         if span.error_type is not None:
-            errors[span.model, span.operation, span.error_type] += 1
+            errors[span.model, span.operation, span.error_type] += span.weight
     ordered = [group for _, group in sorted(groups.items())]
     return Figures(
         calls=[_call_figures(group) for group in ordered if group[0].operation != semconv.LOAD],
         loads=[_load_figures(group) for group in ordered if group[0].operation == semconv.LOAD],
         errors=[
-            ErrorFigures(model=model, operation=operation, error_type=error_type, count=count)
+            ErrorFigures(model=model, operation=operation, error_type=error_type, count=round(count))
             for (model, operation, error_type), count in sorted(errors.items())
         ],
+        is_estimate=any(span.weight != 1 for span in counted),
     )
 
 
-def quantile(ordered: Sequence[float], q: float) -> float:
-    """The smallest of the values such that at least a share `q` of them is not above it.
+def quantile(values: Iterable[tuple[float, float]], q: float) -> float:
+    """The smallest of the values such that at least a share `q` of the weight is not above it.
 
     Args:
-        ordered: The values, ascending, at least one.
+        values: Each value with its weight above 0; at least one.
         q: From 0 to 1.
 
-    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
+    >>> quantile([(1.0, 1.0), (2.0, 1.0), (3.0, 1.0), (4.0, 1.0)], 0.5)
     2.0
-    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.99)
-    4.0
+    >>> quantile([(1.0, 100.0), (2.0, 1.0)], 0.9)
+    1.0
     """
-    return ordered[max(math.ceil(q * len(ordered)), 1) - 1]
+    ordered = sorted(values)
+    reached = list(accumulate(weight for _, weight in ordered))
+    return ordered[bisect_left(reached, q * reached[-1])][0]
 
 
 def _call_figures(spans: Sequence[CallSpan]) -> CallFigures:
-    durations = sorted(span.duration_s for span in spans)
+    durations = [(span.duration_s, span.weight) for span in spans]
     elapsed_s = (max(span.ended_ns for span in spans) - min(span.started_ns for span in spans)) / 1e9
-    first_tokens = sorted(span.time_to_first_token_s for span in spans if span.time_to_first_token_s is not None)
+    calls = _weight(spans)
     return CallFigures(
         model=spans[0].model,
         engine=spans[0].engine,
         operation=spans[0].operation,
-        calls=len(spans),
+        spans=len(spans),
+        calls=round(calls),
         errors=_failures(spans),
-        calls_per_s=len(spans) / elapsed_s if elapsed_s > 0 else None,
+        calls_per_s=calls / elapsed_s if elapsed_s > 0 else None,
         p50_s=quantile(durations, 0.5),
         p90_s=quantile(durations, 0.9),
         p99_s=quantile(durations, 0.99),
         tokens_per_s=_tokens_per_s(spans),
-        time_to_first_token_s=quantile(first_tokens, 0.5) if first_tokens else None,
+        time_to_first_token_s=_first_token_s(spans),
     )
 
 
@@ -198,98 +138,30 @@ def _load_figures(spans: Sequence[CallSpan]) -> LoadFigures:
     return LoadFigures(
         model=spans[0].model,
         engine=spans[0].engine,
-        loads=len(spans),
+        loads=round(_weight(spans)),
         errors=_failures(spans),
         longest_s=max(span.duration_s for span in spans),
     )
 
 
+def _weight(spans: Iterable[CallSpan]) -> float:
+    """How many calls the spans stand for."""
+    return math.fsum(span.weight for span in spans)
+
+
 def _failures(spans: Sequence[CallSpan]) -> int:
-    return sum(span.error_type is not None for span in spans)
+    return round(_weight(span for span in spans if span.error_type is not None))
+
+
+def _first_token_s(spans: Sequence[CallSpan]) -> float | None:
+    waits = [(span.time_to_first_token_s, span.weight) for span in spans if span.time_to_first_token_s is not None]
+    return quantile(waits, 0.5) if waits else None
 
 
 def _tokens_per_s(spans: Sequence[CallSpan]) -> float | None:
-    tokens, generating_s = 0, 0.0
+    tokens, generating_s = 0.0, 0.0
     for span in spans:
         if span.output_tokens:
-            tokens += span.output_tokens
-            generating_s += span.duration_s
+            tokens += span.weight * span.output_tokens
+            generating_s += span.weight * span.duration_s
     return tokens / generating_s if generating_s > 0 else None
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
-        if not files:
-            msg = f"{path} is a folder without {' or '.join(SUFFIXES)} files; give the folder that telemetry went to"
-            raise InputError(msg)
-        return files
-    if not path.exists():
-        msg = f"{path} does not exist; expected a file of OTLP JSON, one request per line, or a folder of such files"
-        raise InputError(msg)
-    return [path]
-
-
-def _read_file(file: Path, found: _Found) -> None:
-    with file.open("rb") as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                spans = list(_spans_of_line(line))
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                # Cut off while being written, or not OTLP JSON at all.
-                found.broken[file] += 1
-                continue
-            for key, span in spans:
-                _take(key, span, found)
-
-
-def _take(key: tuple[str, str] | None, span: CallSpan | None, found: _Found) -> None:
-    if key is not None:
-        if key in found.seen:
-            return
-        found.seen.add(key)
-    if span is None:
-        found.other += 1
-    else:
-        found.spans.append(span)
-
-
-def _spans_of_line(line: bytes) -> Iterator[tuple[tuple[str, str] | None, CallSpan | None]]:
-    """The spans of one export request with their ids, `None` for one that is no call of a model."""
-    request = json.loads(line)
-    if not isinstance(request, dict):
-        msg = "an export request is a JSON object"
-        raise TypeError(msg)
-    for resource_spans in request.get("resourceSpans") or ():
-        for scope_spans in resource_spans.get("scopeSpans") or ():
-            for span in scope_spans.get("spans") or ():
-                ids = (span.get("traceId"), span.get("spanId"))
-                yield (ids if all(ids) else None), _call_span(span)
-
-
-def _call_span(span: Mapping[str, Any]) -> CallSpan | None:
-    attributes = {item["key"]: _value(item["value"]) for item in span.get("attributes") or ()}
-    model, operation = attributes.get(semconv.MODEL), attributes.get(semconv.OPERATION)
-    if model is None or operation is None:
-        return None
-    failed = (span.get("status") or {}).get("code") in _STATUS_ERROR
-    tokens, first_token_s = attributes.get(semconv.GEN_AI_OUTPUT_TOKENS), attributes.get(semconv.TIME_TO_FIRST_TOKEN)
-    return CallSpan(
-        engine=str(attributes.get(semconv.ENGINE, "")),
-        operation=str(operation),
-        model=str(model),
-        started_ns=int(span["startTimeUnixNano"]),
-        ended_ns=int(span["endTimeUnixNano"]),
-        error_type=str(attributes.get(semconv.ERROR_TYPE, _UNKNOWN_ERROR)) if failed else None,
-        output_tokens=None if tokens is None else int(tokens),
-        time_to_first_token_s=None if first_token_s is None else float(first_token_s),
-    )
-
-
-def _value(value: Mapping[str, Any]) -> Any:
-    """The value of an attribute; OTLP JSON writes 64-bit numbers as strings."""
-    for kind, content in value.items():
-        return int(content) if kind == "intValue" else content
-    return None

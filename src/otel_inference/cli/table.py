@@ -31,7 +31,7 @@ def show(figures: Figures, file: IO[str] | None = None) -> None:
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH)
     if figures.calls:
-        console.print(_calls_table(figures.calls))
+        console.print(_calls_table(figures.calls, is_estimate=figures.is_estimate))
     if figures.loads:
         console.print(_loads_table(figures.loads))
     if figures.errors:
@@ -70,16 +70,21 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
     return table
 
 
-def _calls_table(lines: Sequence[CallFigures]) -> Table:
+def _calls_table(lines: Sequence[CallFigures], *, is_estimate: bool) -> Table:
+    """The calls; where spans were sampled, also how many spans a line rests on."""
     table = _table(
-        "Calls",
+        "Calls, estimated from sampled spans" if is_estimate else "Calls",
         ("model", "operation"),
-        ("calls", "errors", "calls/s", "p50", "p90", "p99", "tokens/s", "1st token"),
+        (
+            *(("spans",) if is_estimate else ()),
+            *("calls", "errors", "calls/s", "p50", "p90", "p99", "tokens/s", "1st token"),
+        ),
     )
     for line in lines:
         table.add_row(
             Text(line.model),
             Text(line.operation),
+            *((str(line.spans),) if is_estimate else ()),
             str(line.calls),
             Text(str(line.errors), style="red" if line.errors else ""),
             _three_digits(line.calls_per_s),

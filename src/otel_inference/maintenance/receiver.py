@@ -6,8 +6,8 @@ https://prometheus.io/docs/alerting/latest/configuration/#webhook_config). An al
 `scope: fleet` and a finding's `kind` as labels becomes a `Finding`, which sets maintenance off as one of the
 process's own does; others are passed over, those that processes send themselves among them.
 
-The endpoint listens on the loopback address unless told otherwise, takes nothing without its token,
-and handles one request at a time, on a thread of its own.
+The endpoint (`maintenance.endpoint`) listens on the loopback address unless told otherwise, on threads of its own,
+and takes nothing without its token.
 """
 
 from __future__ import annotations
@@ -15,37 +15,28 @@ from __future__ import annotations
 import hmac
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread, current_thread
+from threading import Lock, Thread, current_thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard
 from otel_inference.errors import ConfigError
 from otel_inference.finding import Finding, FindingKind, Severity
+from otel_inference.maintenance.endpoint import PATH, THREAD_NAME, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-THREAD_NAME: Final = "otel-inference-receiver"
-PATH: Final = "/alerts"
 HOLD_S: Final = 1800.0
 """How long a finding stays open without being heard of again; longer than Alertmanager's `repeat_interval`."""
-MAX_BODY_BYTES: Final = 1 << 20
 MAX_OPEN: Final = 1000
 MIN_TOKEN_LENGTH: Final = 16
 
 _FLEET: Final = "fleet"
 _MAX_TEXT: Final = 500
-_REQUEST_S: Final = 5.0
-"""How long to wait for each piece of a request, and for its body in all."""
-_POLL_S: Final = 0.5
-"""How soon a stop is noticed, and an alert that was not repeated forgotten."""
 _ORDER: Final = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
 
 
@@ -69,7 +60,7 @@ class Receiver:
     """Takes Alertmanager's notifications and says what is open over the fleet.
 
     Args:
-        notice: Told of all findings that are open, whenever that changes; on the receiver's thread.
+        notice: Told of all findings that are open, whenever that changes; on a thread of the receiver's, one at a time.
         token: What a notification has to show as `Authorization: Bearer <token>`, at least 16 characters.
         host: Address to listen on; default: the loopback address.
         port: Port to listen on; 0 for one that is free.
@@ -101,9 +92,10 @@ class Receiver:
         self._place = (host, port)
         self._hold_s = hold_s
         self._clock = clock
-        # Replaced as a whole by the receiver's thread, and read by any: hence no lock.
+        # Replaced as a whole, under the lock, and read by any thread without it.
         self._heard: Mapping[str, _Heard] = {}
-        self._server: HTTPServer | None = None
+        self._lock = Lock()
+        self._server: Endpoint | None = None
         self._thread: Thread | None = None
 
     @property
@@ -123,7 +115,7 @@ class Receiver:
         if self._server is not None:
             return
         try:
-            self._server = _Server(self._place, self)
+            self._server = Endpoint(self._place, allows=self.allows, take=self.take)
         except OSError as error:
             msg = f"the receiver cannot listen on {self._place[0]}:{self._place[1]} ({error.strerror}); choose another port"
             raise ConfigError(msg) from error
@@ -164,24 +156,29 @@ class Receiver:
             ValueError: If it is not a notification of Alertmanager's.
         """
         notices = list(notices_in(document))
-        before, heard, now_s = self.findings(), dict(self._heard), self._clock()
-        for notice in notices:
-            if notice.finding is None:
-                heard.pop(notice.fingerprint, None)
-            elif notice.fingerprint in heard or len(heard) < MAX_OPEN:
-                heard[notice.fingerprint] = _Heard(finding=notice.finding, at_s=now_s)
-            else:
-                guard.dropped("receiver")
-        self._replace(heard, before)
+        with self._lock:
+            before, heard, now_s = self.findings(), dict(self._heard), self._clock()
+            for notice in notices:
+                if notice.finding is None:
+                    heard.pop(notice.fingerprint, None)
+                elif notice.fingerprint in heard or len(heard) < MAX_OPEN:
+                    heard[notice.fingerprint] = _Heard(finding=notice.finding, at_s=now_s)
+                else:
+                    guard.dropped("receiver")
+            self._replace(heard, before)
         return len(notices)
 
     def forget_unrepeated(self) -> None:
         """Take those for over that have not been heard of for too long; the receiver's thread does so by itself."""
         since_s = self._clock() - self._hold_s
         late = [fingerprint for fingerprint, heard in self._heard.items() if heard.at_s < since_s]
-        if late:
-            before = tuple(heard.finding for heard in self._heard.values())
-            self._replace({key: heard for key, heard in self._heard.items() if key not in late}, before)
+        # Whoever holds the lock may be a callback that hangs, and this thread is wanted for other requests.
+        if late and self._lock.acquire(blocking=False):
+            try:
+                before = tuple(heard.finding for heard in self._heard.values())
+                self._replace({key: heard for key, heard in self._heard.items() if key not in late}, before)
+            finally:
+                self._lock.release()
 
     def allows(self, authorization: str | None) -> bool:
         """Whether a request may be taken, compared in constant time."""
@@ -191,17 +188,18 @@ class Receiver:
     def reset_after_fork(self) -> None:
         """Close the child's copy of the socket: the parent listens, and goes on to."""
         server, self._server, self._thread = self._server, None, None
-        self._heard = {}
+        self._heard, self._lock = {}, Lock()
         if self in _listening:
             _listening.remove(self)
         if server is not None:
             server.socket.close()
 
-    def _serve(self, server: HTTPServer) -> None:
+    def _serve(self, server: Endpoint) -> None:
         # Not `serve_forever`: what stops that waits without an end for a callback that hangs.
         while self._server is server:
             with guard.guarded("receiver"):
                 server.handle_request()
+                server.end_late()
                 self.forget_unrepeated()
 
     def _replace(self, heard: Mapping[str, _Heard], before: tuple[Finding, ...]) -> None:
@@ -285,10 +283,19 @@ def _finding(alert: Mapping[str, Any], labels: Mapping[str, str]) -> Finding:
 
 
 def _texts(mapping: Any) -> dict[str, str]:
-    """Labels or annotations, each cut to a length that a span or a journal can hold."""
+    """Labels or annotations, each cut to a length that a span or a journal can hold, of what they can write."""
     if not isinstance(mapping, Mapping):
         return {}
-    return {str(name): text[:_MAX_TEXT] for name, text in mapping.items() if isinstance(text, str)}
+    return {str(name): _writable(text[:_MAX_TEXT]) for name, text in mapping.items() if isinstance(text, str)}
+
+
+def _writable(text: str) -> str:
+    r"""The text without half characters, which JSON can say and no file and no exporter can.
+
+    >>> _writable("\ud800x")
+    '?x'
+    """
+    return text.encode("utf-8", "replace").decode()
 
 
 def _time(text: Any) -> datetime:
@@ -297,85 +304,3 @@ def _time(text: Any) -> datetime:
     except (TypeError, ValueError):
         return datetime.now(UTC)
     return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-class _Server(HTTPServer):
-    """Listens for one receiver."""
-
-    def __init__(self, place: tuple[str, int], receiver: Receiver) -> None:
-        self.receiver = receiver
-        self.timeout = _POLL_S
-        super().__init__(place, _Handler)
-
-    def server_bind(self) -> None:
-        """Without the standard library's look-up of the host's name, which may take seconds."""
-        self.allow_reuse_address = True
-        super(HTTPServer, self).server_bind()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Count what is ours; a client that went away is not, and nothing is printed."""
-        del request, client_address
-        if not isinstance(sys.exc_info()[1], OSError):
-            guard.failed("receiver")
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One request."""
-
-    timeout = _REQUEST_S
-    server_version = "otel-inference"
-    sys_version = ""
-    server: _Server
-
-    def do_POST(self) -> None:
-        """Answer 200 with what was taken; else 401, 404, 411, 413, 400 or 408, having changed nothing."""
-        receiver = self.server.receiver
-        self.close_connection = True
-        if not receiver.allows(self.headers.get("Authorization")):
-            self._answer(HTTPStatus.UNAUTHORIZED)
-            return
-        if self.path != PATH:
-            self._answer(HTTPStatus.NOT_FOUND)
-            return
-        body = self._body()
-        if isinstance(body, HTTPStatus):
-            self._answer(body)
-            return
-        try:
-            taken = receiver.take(json.loads(body))
-        except (ValueError, RecursionError):
-            self._answer(HTTPStatus.BAD_REQUEST)
-            return
-        self._answer(HTTPStatus.OK, taken=taken)
-
-    def _body(self) -> bytes | HTTPStatus:
-        """What was sent, or the status to answer with."""
-        length = self.headers.get("Content-Length")
-        if length is None:
-            return HTTPStatus.LENGTH_REQUIRED
-        if not (length.isascii() and length.isdigit()):
-            return HTTPStatus.BAD_REQUEST
-        if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        body, deadline_s = b"", monotonic() + _REQUEST_S
-        while len(body) < int(length):
-            piece = self.rfile.read1(int(length) - len(body)) if monotonic() < deadline_s else b""
-            if not piece:
-                return HTTPStatus.REQUEST_TIMEOUT
-            body += piece
-        return body
-
-    def _answer(self, status: HTTPStatus, **content: int) -> None:
-        body = json.dumps({"status": status.phrase, **content}).encode()
-        self.send_response(status)
-        if status is HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", "Bearer")
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server gives it
-        """Print nothing: standard error is the host's."""
