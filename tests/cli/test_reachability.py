@@ -114,6 +114,7 @@ def test_grpc_is_checked_by_signal(grpc_address):
     assert subjects(results, Verdict.OK) == ["traces"]
     assert grpc_address in one(results, "traces").found
     assert one(results, "metrics").remedy.startswith("It does not take metrics: set OTEL_METRICS_EXPORTER=none")
+    assert one(results, "logs").remedy.startswith("It does not take logs: set OTEL_LOGS_EXPORTER=none")
 
 
 def of_traces(monkeypatch, timeout_s=1.0, **environ):

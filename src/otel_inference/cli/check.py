@@ -83,7 +83,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 @contextmanager
 def heard(logger: str) -> Iterator[list[str]]:
-    """Collect what is logged below `logger`, in place of printing it."""
+    """Collect what is logged below `logger`, in place of printing it; what is said twice too, which the SDK filters out."""
     said: list[str] = []
 
     class _Ear(logging.Handler):
@@ -91,6 +91,9 @@ def heard(logger: str) -> Iterator[list[str]]:
             said.append(record.getMessage())
 
     log, ear = logging.getLogger(logger), _Ear()
+    filtered = {each: each.filters for each in _below(logger) if each.filters}
+    for each in filtered:
+        each.filters = []
     before = log.propagate, log.level, log.disabled
     log.propagate, log.disabled = False, False
     log.setLevel(logging.WARNING)
@@ -101,6 +104,14 @@ def heard(logger: str) -> Iterator[list[str]]:
         log.removeHandler(ear)
         log.propagate, log.disabled = before[0], before[2]
         log.setLevel(before[1])
+        for each, filters in filtered.items():
+            each.filters = filters
+
+
+def _below(name: str) -> list[logging.Logger]:
+    """The loggers that there are below one of this name."""
+    known = list(logging.root.manager.loggerDict.items())
+    return [each for key, each in known if key.startswith(f"{name}.") and isinstance(each, logging.Logger)]
 
 
 def is_true(text: str | None) -> bool:
