@@ -21,7 +21,6 @@ import weakref
 from collections import Counter, OrderedDict, deque
 from contextlib import suppress
 from math import isinf
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -151,9 +150,8 @@ class AdaptiveLimiter:
 
     def reset_after_fork(self) -> None:
         """Begin with nobody running and nobody waiting: the calls of the parent go on there, not here."""
-        self._lock = threading.RLock()
-        self._owner = 0
-        """The thread that is inside: a signal handler or a finalizer may have it come in again at any point."""
+        self._lock: Any = threading.RLock()
+        """Whose it is says who is inside: a signal handler or a finalizer may have a thread come in again at any point."""
         self._generation += 1
         """Places that were given before a fork are none after it."""
         self._in_use = 0
@@ -163,19 +161,15 @@ class AdaptiveLimiter:
 
     def _ask(self, size: int | None, kind: type[_Kind]) -> Place | _Kind | float:
         """A place, or who is to wait for one, or the seconds after which to try again."""
-        request, me = asked(), get_ident()
-        if self._owner == me:
+        request, lock = asked(), self._lock
+        if lock._is_owned():
             return free_pass()  # waiting within ourselves would never end
         try:
-            self._lock.acquire()  # not `with`, which takes twice the time; see `_alone`
-            self._owner = me
-            try:
-                return self._decide(size, request, kind)
-            finally:
-                self._owner = 0
+            lock.acquire()  # not `with`, which takes twice the time; see `_alone`
+            return self._decide(size, request, kind)
         finally:
             try:  # noqa: SIM105 - `suppress` takes longer than all the rest
-                self._lock.release()
+                lock.release()
             except RuntimeError:
                 pass
             if self._pending:
@@ -204,21 +198,17 @@ class AdaptiveLimiter:
             self._follow_up()
 
     def _take_back(self, place: Place) -> None:
-        me = get_ident()
-        if self._owner == me:
+        lock = self._lock
+        if lock._is_owned():
             self._pending.append((self._catch_up, (self._finish, place)))
             return
         try:
             try:
-                self._lock.acquire()  # as in `_alone`
-                self._owner = me
-                try:
-                    self._finish(place)
-                finally:
-                    self._owner = 0
+                lock.acquire()  # as in `_alone`
+                self._finish(place)
             finally:
                 try:  # noqa: SIM105 - `suppress` takes longer than all the rest
-                    self._lock.release()
+                    lock.release()
                 except RuntimeError:
                     pass
         except Exception:  # noqa: BLE001 - the host has its result already
@@ -229,7 +219,7 @@ class AdaptiveLimiter:
 
     def _do(self, step: Callable[[_Subject], object], subject: _Subject) -> None:
         """Take a step, now or as soon as this thread is no longer inside. Never raises an `Exception`."""
-        if self._owner == get_ident():
+        if self._lock._is_owned():
             self._pending.append((self._catch_up, (step, subject)))
             return
         self._catch_up((step, subject))
@@ -243,17 +233,13 @@ class AdaptiveLimiter:
         it and learns from the lock whether it was taken. `with` is as safe and takes twice the time. The two steps
         that every call takes have copies of this, for one call of a function less.
         """
-        me = get_ident()
+        lock = self._lock
         try:
-            self._lock.acquire()
-            self._owner = me
-            try:
-                return step(subject)
-            finally:
-                self._owner = 0
+            lock.acquire()
+            return step(subject)
         finally:
             try:  # noqa: SIM105 - `suppress` takes longer than all the rest
-                self._lock.release()
+                lock.release()
             except RuntimeError:
                 pass
 
@@ -282,16 +268,16 @@ class AdaptiveLimiter:
         now, gate = self._clock(), self._gate
         if self._queue:
             self._promote(now)
-        running, queued = self._in_use, len(self._queue)
         deadline_s = None
         if request is not None:
             deadline_s = request.left_s(gate.deadline_s)
             if deadline_s <= gate.expected_s(size):
                 return self._refuse(now, size)
+        running = self._in_use
         if running < gate.run_limit(now):  # then nobody waits any more
             if gate.admit(now, running, 0, size, deadline_s):
                 return self._occupied(size, now)
-        elif kind.possible() and gate.admit(now, running, queued, size, deadline_s):
+        elif kind.possible() and gate.admit(now, running, len(self._queue), size, deadline_s):
             return self._enqueued(kind(size, now, deadline_s))
         return self._refuse(now, size)
 
