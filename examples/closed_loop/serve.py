@@ -48,7 +48,7 @@ if MAINTAIN:
     otel_inference.limit(MODEL, otel_inference.AdaptiveLimiter(deadline_s=DEADLINE_S))
 
 app = FastAPI()
-app.add_middleware(OverloadMiddleware)
+app.add_middleware(OverloadMiddleware, models={"/embed": MODEL})
 
 
 class Texts(BaseModel):

@@ -36,6 +36,7 @@ BAGGAGE_KEY: Final = semconv.DEADLINE
 _FARTHEST_S: Final = 86_400.0
 """What is farther away than a day, in the past or to come, is no time in seconds, but a mistake."""
 
+
 class Asked(NamedTuple):
     """What the current request says of its deadline; times of `time.monotonic`."""
 
@@ -53,7 +54,7 @@ class Asked(NamedTuple):
         now_s = monotonic()
         own_s = usual_s if self.own_until_s is None else self.own_until_s - now_s
         at_most_s = self.at_most_until_s - now_s
-        return own_s if own_s < at_most_s else at_most_s
+        return own_s if own_s < at_most_s else at_most_s  # noqa: FURB136 - `min` takes three times as long
 
 
 _NOTHING: Final = Asked(None, math.inf)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otel_inference import guard
 from otel_inference.errors import OverloadedError
 from otel_inference.health.stretch import size_class
+from otel_inference.maintenance.announcement import Announcement, Coming, current
 from otel_inference.maintenance.deadline import asked
 from otel_inference.maintenance.gate import Gate
 from otel_inference.maintenance.place import OccupiedPlace, Place, free_pass
@@ -112,6 +113,17 @@ class AdaptiveLimiter:
         note(model, answer)
         raise OverloadedError(model, answer)
 
+    def announce(self, model: str) -> Announcement:
+        """See `protocols.Limiter.announce`."""
+        try:
+            answer = Announcement(self) if self._lock._is_owned() else self._foreseen()
+        except Exception:  # noqa: BLE001 - a limiter that fails limits nothing
+            guard.failed("limiter")
+            return Announcement(self)
+        if isinstance(answer, Announcement):
+            return answer
+        raise OverloadedError(model, answer)
+
     @property
     def deadline_s(self) -> float:
         """Seconds within which a call is to be answered, unless its request says otherwise."""
@@ -156,6 +168,7 @@ class AdaptiveLimiter:
         """Places that were given before a fork are none after it."""
         self._in_use = 0
         self._queue: OrderedDict[Waiter, None] = OrderedDict()
+        self._coming = Coming()
         self._pending: deque[tuple[Callable[[Any], None], Any]] = deque()
         """What is to be done as soon as nobody is inside: those to wake whose wait is over, steps put off."""
 
@@ -174,6 +187,17 @@ class AdaptiveLimiter:
                 pass
             if self._pending:
                 self._follow_up()
+
+    def _foreseen(self) -> Announcement | float:
+        try:
+            return self._alone(self._foresee, asked())
+        finally:
+            if self._pending:
+                self._follow_up()
+
+    def _withdraw(self, announcement: Announcement) -> None:
+        if self._coming:
+            self._do(self._coming.drop, announcement)
 
     def _wait(self, waiter: ThreadWaiter) -> Place | float:
         try:
@@ -266,6 +290,8 @@ class AdaptiveLimiter:
     def _decide(self, size: int | None, request: Asked | None, kind: type[_Kind]) -> Place | _Kind | float:
         """Let a call in, or have it wait, or turn it away."""
         now, gate = self._clock(), self._gate
+        if self._coming:
+            self._coming.arrive(current(), now)
         if self._queue:
             self._promote(now)
         deadline_s = None
@@ -280,6 +306,25 @@ class AdaptiveLimiter:
         elif kind.possible() and gate.admit(now, running, len(self._queue), size, deadline_s):
             return self._enqueued(kind(size, now, deadline_s))
         return self._refuse(now, size)
+
+    def _foresee(self, request: Asked | None) -> Announcement | float:
+        """Count a call as coming, or turn it away."""
+        now, gate = self._clock(), self._gate
+        if self._queue:
+            self._promote(now)
+        deadline_s = None if request is None else request.left_s(gate.deadline_s)
+        if deadline_s is not None and deadline_s <= gate.expected_s():
+            return self._refuse(now, None)
+        coming, limit = self._coming.expected(now, gate.deadline_s), gate.run_limit(now)
+        running = min(limit, self._in_use + coming)
+        service_s = gate.expected_s()
+        done = int(limit * self._coming.lag_s / service_s) if service_s else 0
+        queued = max(0, len(self._queue) + self._in_use + coming - running - done)
+        if not gate.may_come(now, running, queued, deadline_s):
+            return self._refuse(now, None)
+        announcement = Announcement(self)
+        self._coming.add(announcement, now)
+        return announcement
 
     def _enqueued(self, waiter: _Kind) -> _Kind:
         gate = self._gate
