@@ -240,12 +240,12 @@ class Gate:
         """
         limit_s = self._deadline_s if deadline_s is None else deadline_s
         size = self._service.mean_size or None
-        if running < self._limit and not queued:
-            return True
-        if self._may_wait(now, queued, size, limit_s, self._service.expect(size)):
+        needed_s = self._service.expect(size)
+        if (running < self._limit and not queued) or self._may_wait(now, queued, size, limit_s, needed_s):
             return True
         self._arrived_s = now
-        self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
+        if needed_s <= limit_s:  # as when the call is there
+            self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
         return False
 
     def may_start(
