@@ -43,8 +43,10 @@ class Announcement:
         self._limiter._withdraw(self)
 
 
-class Coming:
-    """The calls that were announced to one limiter and have not come yet. One thread at a time.
+class Coming(dict[object, float]):
+    """The calls that were announced to one limiter and have not come yet, and since when. One thread at a time.
+
+    A dictionary itself: whether it is empty is asked at each call of a model.
 
     >>> coming, first = Coming(), object()
     >>> coming.add(first, 0.0)
@@ -52,29 +54,26 @@ class Coming:
     (1, 0)
     """
 
-    __slots__ = ("_since_s", "lag_s")
+    __slots__ = ("lag_s",)
 
     def __init__(self) -> None:
-        self._since_s: dict[object, float] = {}
+        super().__init__()
         self.lag_s = 0.0
         """Fading mean of the time from the announcement to the call."""
 
-    def __len__(self) -> int:
-        return len(self._since_s)
-
     def add(self, announcement: object, now: float) -> None:
         """Count a call as coming."""
-        self._since_s[announcement] = now
+        self[announcement] = now
 
     def arrive(self, announcement: object, now: float) -> None:
         """Say that it has come; only the first time counts."""
-        since_s = self._since_s.pop(announcement, None)
+        since_s = self.pop(announcement, None)
         if since_s is not None:
             self.lag_s += (now - since_s - self.lag_s) * _FADE
 
     def drop(self, announcement: object) -> None:
         """Say that it will not come."""
-        self._since_s.pop(announcement, None)
+        self.pop(announcement, None)
 
     def expected(self, now: float, deadline_s: float) -> int:
         """How many are to be expected.
@@ -84,12 +83,12 @@ class Coming:
             deadline_s: The limiter's deadline.
         """
         longest_s = min(_LONGEST_S, _LONGEST_SHARE * deadline_s)
-        while self._since_s:
-            oldest = next(iter(self._since_s))
-            if now - self._since_s[oldest] <= longest_s:
+        while self:
+            oldest = next(iter(self))
+            if now - self[oldest] <= longest_s:
                 break
-            del self._since_s[oldest]
-        return len(self._since_s)
+            del self[oldest]
+        return len(self)
 
 
 def current() -> protocols.Announcement | None:
