@@ -244,9 +244,7 @@ class Gate:
         if (running < self._limit and not queued) or self._may_wait(now, queued, size, limit_s, needed_s):
             return True
         self._arrived_s = now
-        if needed_s <= limit_s:  # as when the call is there
-            self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
-        return False
+        return self._queue(now, queued, size, limit_s)  # says the same, and counts it
 
     def may_start(
         self, now: float, waited_s: float, size: float | None = None, deadline_s: float | None = None
