@@ -240,13 +240,19 @@ def test_a_gate_that_fails_refuses_nothing():
     limiter, gate = limited(1, room=0)
     place = limiter.acquire("ranker")
     within = []
-    gate.may_come = lambda *_: within.append(limiter.announce("ranker")) or 1 / 0
+
+    def fails(*_):
+        place.release()  # put off until nobody is inside
+        within.append(limiter.announce("ranker"))
+        assert limiter.in_use == 1
+        return 1 / 0
+
+    gate.may_come = fails
     limiter.announce("ranker").withdraw()
 
-    assert len(within) == 1
+    assert (len(within), limiter.in_use) == (1, 0)
     assert guard.error_counts() == {"limiter": 1}
     guard._errors.clear()
-    place.release()
     assert_idle(limiter, gate)
 
 

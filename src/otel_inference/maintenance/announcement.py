@@ -40,7 +40,8 @@ class Announcement:
 
     def withdraw(self) -> None:
         """Say that it will not come any more; does nothing if it has."""
-        self._limiter._withdraw(self)
+        if self._limiter._coming:
+            self._limiter._do(self._limiter._coming.drop, self)
 
 
 class Coming(dict[object, float]):
@@ -89,6 +90,15 @@ class Coming(dict[object, float]):
                 break
             del self[oldest]
         return len(self)
+
+    def done(self, places: int, service_s: float) -> int:
+        """How many of those that run and wait will be done when one that is announced now has come.
+
+        Args:
+            places: How many run at once.
+            service_s: Seconds that each takes; 0 while that is not known.
+        """
+        return int(places * self.lag_s / service_s) if service_s else 0
 
 
 def current() -> protocols.Announcement | None:

@@ -15,11 +15,9 @@ such inner places, none of them ends. The wrappers of this package ask for outer
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections import Counter, OrderedDict, deque
-from contextlib import suppress
 from math import isinf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -30,17 +28,18 @@ from otel_inference.health.stretch import size_class
 from otel_inference.maintenance.announcement import Announcement, Coming, current
 from otel_inference.maintenance.deadline import asked
 from otel_inference.maintenance.gate import Gate
+from otel_inference.maintenance.guess import suggested
+from otel_inference.maintenance.pending import each
 from otel_inference.maintenance.place import OccupiedPlace, Place, free_pass
 from otel_inference.maintenance.refusal import note
 from otel_inference.maintenance.waiter import TaskWaiter, ThreadWaiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from otel_inference.maintenance.deadline import Asked
     from otel_inference.maintenance.waiter import Waiter
 
-_Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 _Subject = TypeVar("_Subject")
 _Kind = TypeVar("_Kind", ThreadWaiter, TaskWaiter)
@@ -76,7 +75,7 @@ class AdaptiveLimiter:
         gate: Gate | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._gate = Gate(deadline_s, workers, guess=_suggested()) if gate is None else gate
+        self._gate = Gate(deadline_s, workers, guess=suggested()) if gate is None else gate
         self._clock = clock
         self._rejected: Counter[int] = Counter()
         self._generation = 0
@@ -115,11 +114,15 @@ class AdaptiveLimiter:
 
     def announce(self, model: str) -> Announcement:
         """See `protocols.Limiter.announce`."""
+        if self._lock._is_owned():
+            return Announcement(self)
         try:
-            answer = Announcement(self) if self._lock._is_owned() else self._foreseen()
+            answer = self._alone(self._foresee, asked())
         except Exception:  # noqa: BLE001 - a limiter that fails limits nothing
             guard.failed("limiter")
             return Announcement(self)
+        finally:
+            self._follow_up()
         if isinstance(answer, Announcement):
             return answer
         raise OverloadedError(model, answer)
@@ -187,17 +190,6 @@ class AdaptiveLimiter:
                 pass
             if self._pending:
                 self._follow_up()
-
-    def _foreseen(self) -> Announcement | float:
-        try:
-            return self._alone(self._foresee, asked())
-        finally:
-            if self._pending:
-                self._follow_up()
-
-    def _withdraw(self, announcement: Announcement) -> None:
-        if self._coming:
-            self._do(self._coming.drop, announcement)
 
     def _wait(self, waiter: ThreadWaiter) -> Place | float:
         try:
@@ -269,7 +261,7 @@ class AdaptiveLimiter:
 
     def _follow_up(self) -> None:
         """Do what is pending; with no lock held, for event loops are not ours."""
-        for act, subject in _each(self._pending):
+        for act, subject in each(self._pending):
             act(subject)
 
     def _wake(self, waiter: Waiter) -> None:
@@ -315,11 +307,10 @@ class AdaptiveLimiter:
         deadline_s = None if request is None else request.left_s(gate.deadline_s)
         if deadline_s is not None and deadline_s <= gate.expected_s():
             return self._refuse(now, None)
-        coming, limit = self._coming.expected(now, gate.deadline_s), gate.run_limit(now)
-        running = min(limit, self._in_use + coming)
-        service_s = gate.expected_s()
-        done = int(limit * self._coming.lag_s / service_s) if service_s else 0
-        queued = max(0, len(self._queue) + self._in_use + coming - running - done)
+        limit = gate.run_limit(now)
+        inside = self._in_use + len(self._queue) + self._coming.expected(now, gate.deadline_s)
+        running = min(limit, inside)
+        queued = max(0, inside - running - self._coming.done(limit, gate.expected_s()))
         if not gate.may_come(now, running, queued, deadline_s):
             return self._refuse(now, None)
         announcement = Announcement(self)
@@ -401,12 +392,6 @@ class AdaptiveLimiter:
 _limiters: Final[weakref.WeakSet[AdaptiveLimiter]] = weakref.WeakSet()
 
 
-def _suggested() -> int | None:
-    """How many calls the machine can work on at once; `None` where that cannot be told without knowing their engine."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else max(1, len(os.sched_getaffinity(0)) // int(torch.get_num_threads()))
-
-
 def reset_after_fork() -> None:
     """Reset every limiter there is, whether a model has been put behind it or not."""
     for limiter in list(_limiters):
@@ -414,18 +399,3 @@ def reset_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=reset_after_fork)
-
-
-def _each(items: deque[_Item]) -> Iterator[_Item]:
-    """One after the other, each taken off only when it has been dealt with: an interruption loses none.
-
-    Two threads may come upon the same one, to whom nothing happens the second time.
-    """
-    while items:
-        try:
-            item = items[0]
-        except IndexError:
-            return
-        yield item
-        with suppress(ValueError):
-            items.remove(item)
