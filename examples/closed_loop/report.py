@@ -64,17 +64,19 @@ def events_table(run: Run) -> Table:
 
 
 def summary(with_: Run, without: Run) -> str:
-    """The overload and what came after it, in one paragraph."""
+    """The overload and what came after it."""
     good, bad = with_.of(OVERLOAD), without.of(OVERLOAD)
-    recovered_s = {run.name: run.of(AFTER).recovered_after_s() for run in (with_, without)}
-    told = [
-        f"{name}: {'not' if after_s is None else f'after {after_s:.1f} s'}" for name, after_s in recovered_s.items()
-    ]
-    grown_mib = [(run.of(OVERLOAD).rss_bytes - run.of("half").rss_bytes) / 2**20 for run in (with_, without)]
-    return (
-        f"At five times what it can do: goodput {good.goodput / with_.best.per_s:.2f} of the best "
+    lines = [
+        f"At five times what it can do goodput is {good.goodput / with_.best.per_s:.2f} of the best "
         f"({good.good / good.cpu_s / with_.best.per_cpu_s:.2f} by second of its CPU time), "
-        f"{good.goodput / max(bad.goodput, 1 / bad.seconds):.0f} times that without or more; "
-        f"memory {grown_mib[0]:+.0f} MiB since half load, without {grown_mib[1]:+.0f} MiB. "
-        f"Nine of ten requests answered in time again, {'; '.join(told)}."
-    )
+        f"{good.goodput / max(bad.goodput, 1 / bad.seconds):.0f} times that without."
+    ]
+    for run in (with_, without):
+        step, growth = run.grown_bytes("half", "overload x2"), run.grown_bytes("overload x2", "recovered")
+        after_s = run.recovered_after_s(OVERLOAD, AFTER)
+        again = "not" if after_s is None else f"{after_s:.1f} s after the overload"
+        lines.append(
+            f"{run.name}: memory {step / 2**20:+.0f} MiB with the first overload and {growth / 2**20:+.0f} MiB after that; "
+            f"nine of ten requests answered in time again: {again}."
+        )
+    return "\n".join(lines)

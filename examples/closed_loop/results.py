@@ -68,15 +68,20 @@ class Result:
         """Share of requests with this status; 0 is no answer."""
         return sum(answer.status == status for answer in self.answers) / max(1, len(self.answers))
 
-    def recovered_after_s(self) -> float | None:
-        """When nine of ten requests were answered in time from then on; `None` where that never was."""
+    @property
+    def ended_s(self) -> float:
+        """When its load ended; answers may have come later."""
+        return self.began_s + self.seconds
+
+    def good_from_s(self) -> float | None:
+        """From when on nine of ten requests were answered in time; `None` where that never was."""
         answers = sorted(self.answers, key=lambda answer: answer.at_s)
         good = 0
         since_s = None
         for count, answer in enumerate(reversed(answers), start=1):
             good += in_time(answer)
             if good >= RECOVERED * count:
-                since_s = answer.at_s - self.began_s
+                since_s = answer.at_s
         return since_s
 
 
@@ -104,6 +109,15 @@ class Run:
         """In which phase a time lies, and how long after its begin; `None` before the first."""
         during = [result for result in self.results if result.began_s <= at_s]
         return (during[-1], at_s - during[-1].began_s) if during else None
+
+    def recovered_after_s(self, overload: str, after: str) -> float | None:
+        """Seconds from the end of one phase's load until requests of the next were answered in time again."""
+        good_from_s = self.of(after).good_from_s()
+        return None if good_from_s is None else good_from_s - self.of(overload).ended_s
+
+    def grown_bytes(self, since: str, until: str) -> float:
+        """Memory from the end of one phase to that of another."""
+        return self.of(until).rss_bytes - self.of(since).rss_bytes
 
     def of(self, phase: str) -> Result:
         """The result of the phase of that name."""
