@@ -67,9 +67,11 @@ def summary(with_: Run, without: Run) -> str:
     """The overload and what came after it."""
     good, bad = with_.of(OVERLOAD), without.of(OVERLOAD)
     lines = [
-        f"At five times what it can do goodput is {good.goodput / with_.best.per_s:.2f} of the best "
-        f"({good.good / good.cpu_s / with_.best.per_cpu_s:.2f} by second of its CPU time), "
-        f"{good.goodput / max(bad.goodput, 1 / bad.seconds):.0f} times that without."
+        (
+            f"At five times what it can do goodput is {good.goodput / with_.best.per_s:.2f} of the best "
+            f"({good.good / good.cpu_s / with_.best.per_cpu_s:.2f} by second of its CPU time), "
+            f"{good.goodput / max(bad.goodput, 1 / bad.seconds):.0f} times that without."
+        )
     ]
     for run in (with_, without):
         step, growth = run.grown_bytes("half", "overload x2"), run.grown_bytes("overload x2", "recovered")
