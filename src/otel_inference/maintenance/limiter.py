@@ -313,8 +313,7 @@ class AdaptiveLimiter:
         queued = max(0, inside - running - self._coming.done(limit, gate.expected_s()))
         if not gate.may_come(now, running, queued, deadline_s):
             return self._refuse(now, None)
-        announcement = Announcement(self)
-        self._coming.add(announcement, now)
+        self._coming.add(announcement := Announcement(self), now)
         return announcement
 
     def _enqueued(self, waiter: _Kind) -> _Kind:
