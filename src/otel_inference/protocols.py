@@ -40,6 +40,14 @@ class CallSink(Protocol):
         """Like `admit`, without blocking the event loop."""
         ...
 
+    def announce(self, model: str) -> Announcement | None:
+        """Say that a request has come that will call `model`; `None` where that makes no difference.
+
+        Raises:
+            OverloadedError: If its limiter would turn the call away. It is counted, and must not be made.
+        """
+        ...
+
     def end(self, call: Any, error: BaseException | None = None) -> None:
         """End what `begin` returned, in the context it was begun in. Only the first end counts."""
         ...
@@ -74,6 +82,14 @@ class Permit(Protocol):
         ...
 
 
+class Announcement(Protocol):
+    """A call that is on its way to a limiter."""
+
+    def withdraw(self) -> None:
+        """Say that it will not come; does nothing if it has."""
+        ...
+
+
 class Limiter(Protocol):
     """Decides how many calls run at once. See `maintenance.limiter.AdaptiveLimiter`."""
 
@@ -103,6 +119,19 @@ class Limiter(Protocol):
 
         Raises:
             OverloadedError: If there is no place in time.
+        """
+        ...
+
+    def announce(self, model: str) -> Announcement:
+        """Say that a call of `model` will come soon, in this context or one that takes it along. Never waits.
+
+        Optional: a limiter without it is asked when the call is there.
+
+        Args:
+            model: The model to be called, for messages.
+
+        Raises:
+            OverloadedError: If it would be turned away if it came now; it then counts as turned away.
         """
         ...
 

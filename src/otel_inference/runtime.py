@@ -16,6 +16,7 @@ from otel_inference.engines import load
 from otel_inference.errors import ConfigError
 from otel_inference.installation import Installation, Providers, usable_cores
 from otel_inference.loading import loading
+from otel_inference.maintenance.announcement import OUTLET as ANNOUNCING
 from otel_inference.observing import OUTLET as OBSERVING
 from otel_inference.patching import Patches
 from otel_inference.protocols import outlet_of
@@ -104,7 +105,7 @@ def uninstrument(engines: Iterable[str] | None = None) -> None:
             _patches.revert(name)
             running.engines.discard(name)
         if not running.engines:
-            OBSERVING.sink = None
+            OBSERVING.sink = ANNOUNCING.sink = None
             running.stop()
             _running = None
     if _running is None:
@@ -306,7 +307,7 @@ def _start(providers: Providers, config: Config | None) -> Installation:
         config = config if config is not None else _config_of_environment()
         guard.set_strict(strict=config.strict)
         _running = Installation(config, providers, limiters=_limiters, tuners=_tuners)
-        OBSERVING.sink = _running.recorder
+        OBSERVING.sink = ANNOUNCING.sink = _running.recorder
         _running.install_kill_switch()
         if config.tail_keep:
             _running.end_with_a_flush(force_flush)

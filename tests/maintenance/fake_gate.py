@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import contextmanager
 
+from otel_inference import observe, runtime
 from otel_inference.maintenance.limiter import AdaptiveLimiter
 
 FOREVER_S = 60.0
@@ -18,6 +20,8 @@ class FakeGate:
         self.limit, self.room, self.deadline_s, self.service_s = limit, room, deadline_s, expected_s
         self.waiting = 0
         self.ended = []
+        self.announced = []
+        """How many each announced call would have found before it."""
         self.asking = set()
         """Threads that ask now; never more than one."""
 
@@ -34,6 +38,11 @@ class FakeGate:
             return True
         self.waiting += queued < self.room
         return queued < self.room
+
+    def may_come(self, now, running, queued, deadline_s=None):
+        """Let come while there is room."""
+        self.announced.append(queued)
+        return running < self.limit or queued < self.room
 
     def may_start(self, now, waited_s, size=None, deadline_s=None):
         """Let start who will be in time."""
@@ -104,6 +113,25 @@ CLOSED, _ = limited(0, room=0)
 def refuse():
     """What a model's call does when its limiter turns it away."""
     CLOSED.acquire("ranker")
+
+
+@contextmanager
+def full(model, room=0):
+    """A model that is called already, behind a limiter whose only place is taken; the limiter, and the place."""
+
+    @observe(model)
+    def call():
+        return None
+
+    limiter, _ = limited(1, room=room)
+    call()
+    runtime.limit(model, limiter)
+    place = limiter.acquire(model)
+    try:
+        yield limiter, call
+    finally:
+        place.release()
+        runtime.unlimit(model)
 
 
 def assert_refused(status, headers, body):

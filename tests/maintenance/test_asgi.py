@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from otel_inference.errors import OverloadedError
+from otel_inference.errors import ConfigError, OverloadedError
 from otel_inference.maintenance import asgi
 from otel_inference.maintenance.deadline import asked
 
@@ -199,6 +199,65 @@ def test_reads_the_deadline_it_was_told_to():
     assert get(fastapi(lambda: remaining_s(USUAL_S)), headers=headers)[2] == b"60.0"
 
 
+MODELS = {"/rank": "ranker"}
+
+
+@pytest.mark.parametrize("path", ["/rank", "/rank/", "/rank/v2"])
+def test_refuses_before_the_application_is_reached(telemetry, path):
+    """While the model of its path has no place a request is a 503, and the application never hears of it."""
+    reached = []
+
+    async def app(scope, receive, send):
+        reached.append(scope["path"])
+
+    with fake.full("ranker") as (limiter, _):
+        *answer, raised = get(asgi.OverloadMiddleware(app, models=MODELS), path)
+
+    assert_refused(*answer)
+    assert (reached, raised, limiter.rejected) == ([], None, 1)
+
+
+def test_refuses_nothing_else_early(telemetry):
+    """Other paths, other models, a browser's question whether it may ask, and all after a place is free, reach it."""
+    reached = []
+
+    async def app(scope, receive, send):
+        reached.append((scope["method"], scope["path"]))
+
+    early = asgi.OverloadMiddleware(app, models={**MODELS, "/tag": "tagger"})
+    asked = [("GET", "/health"), ("GET", "/ranking"), ("GET", "/tag"), ("OPTIONS", "/rank"), ("GET", "/")]
+    scopes = [{"type": "http", "method": method, "path": path} for method, path in asked]
+    with fake.full("ranker") as (limiter, _):
+        for scope in scopes:
+            asyncio.run(early(scope, None, None))
+        asyncio.run(asgi.OverloadMiddleware(app)({**scopes[0], "path": "/rank"}, None, None))
+        assert limiter.rejected == 0
+    asyncio.run(early({**scopes[0], "path": "/rank"}, None, None))
+
+    assert reached == [*asked, ("GET", "/rank"), ("GET", "/rank")]
+
+
+def test_knows_its_paths_below_a_proxy(telemetry):
+    """What a proxy or a mount puts before the application's own paths does not count."""
+    scope = {"type": "http", "method": "GET", "path": "/api/rank", "root_path": "/api"}
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    with fake.full("ranker"):
+        asyncio.run(asgi.OverloadMiddleware(None, models=MODELS)(scope, None, send))
+
+    assert sent[0]["status"] == 503
+
+
+@pytest.mark.parametrize("models", [{"rank": "ranker"}, {"/rank": ""}, {"/rank": None}, {1: "ranker"}])
+def test_a_path_that_means_nothing_is_a_mistake(models):
+    """A path without a slash or a model without a name is refused when the middleware is made."""
+    with pytest.raises(ConfigError, match="expected a path and the name of the model"):
+        asgi.OverloadMiddleware(None, models=models)
+
+
 def test_leaves_other_protocols_alone():
     """What is not HTTP passes untouched, errors included."""
 
@@ -211,9 +270,9 @@ def test_leaves_other_protocols_alone():
 
 
 @contextmanager
-def serving(app):
+def serving(app, http="auto"):
     """The port on which `app` is served."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", lifespan="off", http=http))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -240,3 +299,24 @@ def test_works_in_a_real_server():
             connection.request("GET", "/well")
             assert connection.getresponse().read() == b'"well"'
             connection.close()
+
+
+@pytest.mark.parametrize("http_parser", ["h11", "httptools"])
+def test_a_connection_outlives_a_body_that_nobody_reads(telemetry, http_parser):
+    """A large body is refused unread, and the next request on the same connection is served."""
+    app = FastAPI()
+    app.add_middleware(asgi.OverloadMiddleware, models=MODELS)
+    app.post("/rank")(lambda: "never")
+    app.get("/well")(lambda: "well")
+    with fake.full("ranker"), serving(app, http_parser) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for _ in range(3):
+            connection.request("POST", "/rank", bytes(1 << 20))
+            socket = connection.sock
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            assert_refused(response.status, headers, response.read())
+            connection.request("GET", "/well")
+            assert connection.getresponse().read() == b'"well"'
+            assert connection.sock is socket
+        connection.close()

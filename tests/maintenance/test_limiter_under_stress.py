@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import random
 import subprocess
@@ -14,6 +15,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from otel_inference import observe, runtime
 from otel_inference.errors import OverloadedError
 
 HERE = Path(__file__).parent
@@ -151,6 +153,59 @@ def test_loses_no_place_of_failing_threads():
 
     assert in_threads(work, 8) == []
     assert len(gate.ended) == 60_000
+    assert_idle(limiter, gate)
+
+
+RNG = random.Random(11)
+
+
+@observe("ranker")
+async def fail_later():
+    """Fail after some steps."""
+    for _ in range(RNG.randrange(3)):
+        await asyncio.sleep(0)
+    raise ValueError
+
+
+@observe("ranker")
+async def stream():
+    """Give three items."""
+    for item in range(3):
+        yield item
+        await asyncio.sleep(0)
+
+
+async def read_some():
+    """Read a stream, not always to its end, and do not always close it."""
+    items = stream()
+    async for item in items:
+        if item == RNG.randrange(3):
+            break
+    if RNG.random() < 0.5:
+        await items.aclose()
+
+
+def test_loses_no_place_of_observed_calls(telemetry):
+    """Of 5,000 calls of a model that fail, are cancelled, refused or left half read each counts once and keeps no place."""
+    limiter, gate = limited(3, room=40)
+    runtime.limit("ranker", limiter)
+
+    async def main():
+        for _ in range(50):
+            tasks = [asyncio.create_task(RNG.choice((fail_later, read_some))()) for _ in range(100)]
+            await asyncio.sleep(0)
+            for task in RNG.sample(tasks, 40):
+                await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    gc.collect()
+    health = runtime.health("ranker")
+    runtime.unlimit("ranker")
+
+    assert health.calls == health.window.calls == 5000
+    assert health.window.rejected == limiter.rejected > 100
     assert_idle(limiter, gate)
 
 

@@ -207,3 +207,25 @@ def test_reads_the_deadline_it_was_told_to():
     assert get(heeding, HTTP_X_REQUEST_TIMEOUT="soon")[2] == b"60.0 60.0"
     assert get(wrapped(app), HTTP_X_REQUEST_TIMEOUT="2.5")[2] == b"60.0 60.0"
     assert remaining_s(USUAL_S) == USUAL_S
+
+
+def test_refuses_before_the_application_is_reached(telemetry):
+    """While the model of its path has no place a request is a 503, unread, and the application never hears of it."""
+    reached = []
+
+    def app(environ, start_response):
+        reached.append(environ["PATH_INFO"])
+        start_response("200 OK", PLAIN)
+        return [b"served"]
+
+    early = wrapped(app, models={"/räng": "ranker"})
+    path = "/räng/1".encode().decode("latin-1")  # as servers give it
+    with fake.full("ranker") as (limiter, _):
+        *answer, complaints = get(early, SCRIPT_NAME="/api", PATH_INFO=path)
+        assert_refused(*answer)
+        assert (complaints, limiter.rejected) == ("", 1)
+        assert get(early, SCRIPT_NAME="/api", PATH_INFO=path, REQUEST_METHOD="OPTIONS")[2] == b"served"
+        assert get(early, SCRIPT_NAME="/api", PATH_INFO="/health")[2] == b"served"
+    assert get(early, SCRIPT_NAME="/api", PATH_INFO=path)[2] == b"served"
+
+    assert len(reached) == 3

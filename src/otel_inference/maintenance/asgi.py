@@ -5,11 +5,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from otel_inference.maintenance.announcement import announced
 from otel_inference.maintenance.deadline import outer_deadline, seconds_of
+from otel_inference.maintenance.paths import UNREFUSED, ModelPaths
 from otel_inference.maintenance.refusal import STATUS, noted, overload_in, refusal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from otel_inference.errors import OverloadedError
 
@@ -34,10 +36,19 @@ class OverloadMiddleware:
         app: The application.
         deadline_header: Name of a request header with the seconds that the client waits for the answer, such
             as `x-request-timeout`; limiters heed it where it is shorter than their own deadline. Default: none is read.
+        models: Names of models by path, such as `{"/embed": "minilm"}`: requests of these paths, and of those below them,
+            call that model. They are refused before the application sees them and before their body is read while
+            the model's limiter would turn a call away. Default: the application is asked each time.
+
+    Raises:
+        ConfigError: If `models` is not that.
     """
 
-    def __init__(self, app: Application, *, deadline_header: str | None = None) -> None:
+    def __init__(
+        self, app: Application, *, deadline_header: str | None = None, models: Mapping[str, str] | None = None
+    ) -> None:
         self._app = app
+        self._paths = ModelPaths(models or {})
         self._header = None if deadline_header is None else deadline_header.lower().encode("latin-1")
 
     async def __call__(
@@ -48,17 +59,23 @@ class OverloadMiddleware:
             await self._app(scope, receive, send)
             return
         answer = _Answer(send)
-        with outer_deadline(self._asked_s(scope)), noted(answer.overloads):
-            try:
+        try:
+            with outer_deadline(self._asked_s(scope)), announced(self._model_of(scope)), noted(answer.overloads):
                 await self._app(scope, receive, answer.send)
-            except Exception as error:
-                overload = overload_in(error)
-                if overload is None or answer.begun:
-                    await answer.begin()
-                    raise
-                await answer.refuse(overload)
-            else:
+        except Exception as error:
+            overload = overload_in(error)
+            if overload is None or answer.begun:
                 await answer.begin()
+                raise
+            await answer.refuse(overload)
+        else:
+            await answer.begin()
+
+    def _model_of(self, scope: MutableMapping[str, Any]) -> str | None:
+        """The model that a request will call, if that is known."""
+        if not self._paths or scope["method"] == UNREFUSED:
+            return None
+        return self._paths.model_of(scope["path"].removeprefix(scope.get("root_path", "")))
 
     def _asked_s(self, scope: MutableMapping[str, Any]) -> float | None:
         if self._header is None:

@@ -226,6 +226,26 @@ class Gate:
                 return True
         return self._queue(now, queued, _proper(size), limit_s)
 
+    def may_come(self, now: float, running: int, queued: int, deadline_s: float | None = None) -> bool:
+        """Whether a call that is on its way has a chance; one that has none counts as an arrival that is turned away.
+
+        One that has is not counted: `admit` decides when it is there and its size is known. Until then it is taken
+        for a call of average size.
+
+        Args:
+            now: As for `admit`.
+            running: As for `admit`.
+            queued: Calls that will wait when it comes.
+            deadline_s: As for `admit`.
+        """
+        limit_s = self._deadline_s if deadline_s is None else deadline_s
+        size = self._service.mean_size or None
+        needed_s = self._service.expect(size)
+        if (running < self._limit and not queued) or self._may_wait(now, queued, size, limit_s, needed_s):
+            return True
+        self._arrived_s = now
+        return self._queue(now, queued, size, limit_s)  # says the same, and counts it
+
     def may_start(
         self, now: float, waited_s: float, size: float | None = None, deadline_s: float | None = None
     ) -> bool:

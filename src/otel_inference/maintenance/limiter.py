@@ -15,32 +15,31 @@ such inner places, none of them ends. The wrappers of this package ask for outer
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections import Counter, OrderedDict, deque
-from contextlib import suppress
 from math import isinf
-from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_inference import guard
 from otel_inference.errors import OverloadedError
 from otel_inference.health.stretch import size_class
+from otel_inference.maintenance.announcement import Announcement, Coming, current
 from otel_inference.maintenance.deadline import asked
 from otel_inference.maintenance.gate import Gate
+from otel_inference.maintenance.guess import suggested
+from otel_inference.maintenance.pending import each
 from otel_inference.maintenance.place import OccupiedPlace, Place, free_pass
 from otel_inference.maintenance.refusal import note
 from otel_inference.maintenance.waiter import TaskWaiter, ThreadWaiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from otel_inference.maintenance.deadline import Asked
     from otel_inference.maintenance.waiter import Waiter
 
-_Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 _Subject = TypeVar("_Subject")
 _Kind = TypeVar("_Kind", ThreadWaiter, TaskWaiter)
@@ -76,7 +75,7 @@ class AdaptiveLimiter:
         gate: Gate | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._gate = Gate(deadline_s, workers, guess=_suggested()) if gate is None else gate
+        self._gate = Gate(deadline_s, workers, guess=suggested()) if gate is None else gate
         self._clock = clock
         self._rejected: Counter[int] = Counter()
         self._generation = 0
@@ -111,6 +110,21 @@ class AdaptiveLimiter:
         if isinstance(answer, Place):
             return answer
         note(model, answer)
+        raise OverloadedError(model, answer)
+
+    def announce(self, model: str) -> Announcement:
+        """See `protocols.Limiter.announce`."""
+        if self._lock._is_owned():
+            return Announcement(self)
+        try:
+            answer = self._alone(self._foresee, asked())
+        except Exception:  # noqa: BLE001 - a limiter that fails limits nothing
+            guard.failed("limiter")
+            return Announcement(self)
+        finally:
+            self._follow_up()
+        if isinstance(answer, Announcement):
+            return answer
         raise OverloadedError(model, answer)
 
     @property
@@ -151,31 +165,27 @@ class AdaptiveLimiter:
 
     def reset_after_fork(self) -> None:
         """Begin with nobody running and nobody waiting: the calls of the parent go on there, not here."""
-        self._lock = threading.RLock()
-        self._owner = 0
-        """The thread that is inside: a signal handler or a finalizer may have it come in again at any point."""
+        self._lock: Any = threading.RLock()
+        """Whose it is says who is inside: a signal handler or a finalizer may have a thread come in again at any point."""
         self._generation += 1
         """Places that were given before a fork are none after it."""
         self._in_use = 0
         self._queue: OrderedDict[Waiter, None] = OrderedDict()
+        self._coming = Coming()
         self._pending: deque[tuple[Callable[[Any], None], Any]] = deque()
         """What is to be done as soon as nobody is inside: those to wake whose wait is over, steps put off."""
 
     def _ask(self, size: int | None, kind: type[_Kind]) -> Place | _Kind | float:
         """A place, or who is to wait for one, or the seconds after which to try again."""
-        request, me = asked(), get_ident()
-        if self._owner == me:
+        request, lock = asked(), self._lock
+        if lock._is_owned():
             return free_pass()  # waiting within ourselves would never end
         try:
-            self._lock.acquire()  # not `with`, which takes twice the time; see `_alone`
-            self._owner = me
-            try:
-                return self._decide(size, request, kind)
-            finally:
-                self._owner = 0
+            lock.acquire()  # not `with`, which takes twice the time; see `_alone`
+            return self._decide(size, request, kind)
         finally:
             try:  # noqa: SIM105 - `suppress` takes longer than all the rest
-                self._lock.release()
+                lock.release()
             except RuntimeError:
                 pass
             if self._pending:
@@ -204,21 +214,17 @@ class AdaptiveLimiter:
             self._follow_up()
 
     def _take_back(self, place: Place) -> None:
-        me = get_ident()
-        if self._owner == me:
+        lock = self._lock
+        if lock._is_owned():
             self._pending.append((self._catch_up, (self._finish, place)))
             return
         try:
             try:
-                self._lock.acquire()  # as in `_alone`
-                self._owner = me
-                try:
-                    self._finish(place)
-                finally:
-                    self._owner = 0
+                lock.acquire()  # as in `_alone`
+                self._finish(place)
             finally:
                 try:  # noqa: SIM105 - `suppress` takes longer than all the rest
-                    self._lock.release()
+                    lock.release()
                 except RuntimeError:
                     pass
         except Exception:  # noqa: BLE001 - the host has its result already
@@ -229,7 +235,7 @@ class AdaptiveLimiter:
 
     def _do(self, step: Callable[[_Subject], object], subject: _Subject) -> None:
         """Take a step, now or as soon as this thread is no longer inside. Never raises an `Exception`."""
-        if self._owner == get_ident():
+        if self._lock._is_owned():
             self._pending.append((self._catch_up, (step, subject)))
             return
         self._catch_up((step, subject))
@@ -243,23 +249,19 @@ class AdaptiveLimiter:
         it and learns from the lock whether it was taken. `with` is as safe and takes twice the time. The two steps
         that every call takes have copies of this, for one call of a function less.
         """
-        me = get_ident()
+        lock = self._lock
         try:
-            self._lock.acquire()
-            self._owner = me
-            try:
-                return step(subject)
-            finally:
-                self._owner = 0
+            lock.acquire()
+            return step(subject)
         finally:
             try:  # noqa: SIM105 - `suppress` takes longer than all the rest
-                self._lock.release()
+                lock.release()
             except RuntimeError:
                 pass
 
     def _follow_up(self) -> None:
         """Do what is pending; with no lock held, for event loops are not ours."""
-        for act, subject in _each(self._pending):
+        for act, subject in each(self._pending):
             act(subject)
 
     def _wake(self, waiter: Waiter) -> None:
@@ -280,20 +282,39 @@ class AdaptiveLimiter:
     def _decide(self, size: int | None, request: Asked | None, kind: type[_Kind]) -> Place | _Kind | float:
         """Let a call in, or have it wait, or turn it away."""
         now, gate = self._clock(), self._gate
+        if self._coming:
+            self._coming.arrive(current(), now)
         if self._queue:
             self._promote(now)
-        running, queued = self._in_use, len(self._queue)
         deadline_s = None
         if request is not None:
             deadline_s = request.left_s(gate.deadline_s)
             if deadline_s <= gate.expected_s(size):
                 return self._refuse(now, size)
+        running = self._in_use
         if running < gate.run_limit(now):  # then nobody waits any more
             if gate.admit(now, running, 0, size, deadline_s):
                 return self._occupied(size, now)
-        elif kind.possible() and gate.admit(now, running, queued, size, deadline_s):
+        elif kind.possible() and gate.admit(now, running, len(self._queue), size, deadline_s):
             return self._enqueued(kind(size, now, deadline_s))
         return self._refuse(now, size)
+
+    def _foresee(self, request: Asked | None) -> Announcement | float:
+        """Count a call as coming, or turn it away."""
+        now, gate = self._clock(), self._gate
+        if self._queue:
+            self._promote(now)
+        deadline_s = None if request is None else request.left_s(gate.deadline_s)
+        if deadline_s is not None and deadline_s <= gate.expected_s():
+            return self._refuse(now, None)
+        limit = gate.run_limit(now)
+        inside = self._in_use + len(self._queue) + self._coming.expected(now, gate.deadline_s)
+        running = min(limit, inside)
+        queued = max(0, inside - running - self._coming.done(limit, gate.expected_s()))
+        if not gate.may_come(now, running, queued, deadline_s):
+            return self._refuse(now, None)
+        self._coming.add(announcement := Announcement(self), now)
+        return announcement
 
     def _enqueued(self, waiter: _Kind) -> _Kind:
         gate = self._gate
@@ -370,12 +391,6 @@ class AdaptiveLimiter:
 _limiters: Final[weakref.WeakSet[AdaptiveLimiter]] = weakref.WeakSet()
 
 
-def _suggested() -> int | None:
-    """How many calls the machine can work on at once; `None` where that cannot be told without knowing their engine."""
-    torch = sys.modules.get("torch")
-    return None if torch is None else max(1, len(os.sched_getaffinity(0)) // int(torch.get_num_threads()))
-
-
 def reset_after_fork() -> None:
     """Reset every limiter there is, whether a model has been put behind it or not."""
     for limiter in list(_limiters):
@@ -383,18 +398,3 @@ def reset_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=reset_after_fork)
-
-
-def _each(items: deque[_Item]) -> Iterator[_Item]:
-    """One after the other, each taken off only when it has been dealt with: an interruption loses none.
-
-    Two threads may come upon the same one, to whom nothing happens the second time.
-    """
-    while items:
-        try:
-            item = items[0]
-        except IndexError:
-            return
-        yield item
-        with suppress(ValueError):
-            items.remove(item)

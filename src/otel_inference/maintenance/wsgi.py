@@ -5,11 +5,13 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from otel_inference.maintenance.announcement import announced
 from otel_inference.maintenance.deadline import outer_deadline, seconds_of
+from otel_inference.maintenance.paths import UNREFUSED, ModelPaths
 from otel_inference.maintenance.refusal import STATUS, noted, overload_in, refusal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -37,10 +39,19 @@ class OverloadMiddleware:
         app: The application.
         deadline_header: Name of a request header with the seconds that the client waits for the answer, such
             as `X-Request-Timeout`; limiters heed it where it is shorter than their own deadline. Default: none is read.
+        models: Names of models by path, such as `{"/embed": "minilm"}`: requests of these paths, and of those below them,
+            call that model. They are refused before the application sees them and before their body is read while
+            the model's limiter would turn a call away. Default: the application is asked each time.
+
+    Raises:
+        ConfigError: If `models` is not that.
     """
 
-    def __init__(self, app: WSGIApplication, *, deadline_header: str | None = None) -> None:
+    def __init__(
+        self, app: WSGIApplication, *, deadline_header: str | None = None, models: Mapping[str, str] | None = None
+    ) -> None:
         self._app = app
+        self._paths = ModelPaths(models or {})
         self._key = None if deadline_header is None else "HTTP_" + deadline_header.upper().replace("-", "_")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -48,11 +59,23 @@ class OverloadMiddleware:
         told = None if self._key is None else environ.get(self._key)
         answer = _Answer(start_response, None if told is None else seconds_of(told))
         nothing: Iterable[bytes] = ()
-        body = answer.watched(lambda: self._app(environ, answer.start), nothing)
+
+        def called() -> Iterable[bytes]:
+            with announced(self._model_of(environ)):
+                return self._app(environ, answer.start)
+
+        body = answer.watched(called, nothing)
         if answer.refusal is None and _is_complete(body, environ):
             answer.begin()
             return body
         return _Body(body, answer)
+
+    def _model_of(self, environ: WSGIEnvironment) -> str | None:
+        """The model that a request will call, if that is known."""
+        if not self._paths or environ["REQUEST_METHOD"] == UNREFUSED:
+            return None
+        path: str = environ.get("PATH_INFO", "")
+        return self._paths.model_of(path.encode("latin-1").decode("utf-8", "replace"))  # as PEP 3333 has it
 
 
 class _Answer:

@@ -10,7 +10,7 @@ from otel_inference.errors import OverloadedError
 
 if TYPE_CHECKING:
     from otel_inference.call import OpenCall
-    from otel_inference.protocols import Limiter, Permit
+    from otel_inference.protocols import Announcement, CallSink, Limiter, Permit
 
 
 def admit(call: OpenCall, limiter: Limiter) -> None:
@@ -35,6 +35,30 @@ async def admit_async(call: OpenCall, limiter: Limiter) -> None:
         raise
     except Exception:  # noqa: BLE001 - a limiter that does not work lets every call through
         guard.failed("limiter")
+
+
+def announce(sink: CallSink, limiter: Limiter, engine: str, operation: str, model: str) -> Announcement | None:
+    """See `protocols.CallSink.announce`. A call that is turned away is begun and ended with `sink`, as a later one is.
+
+    Args:
+        sink: Counts it.
+        limiter: The limiter of the model.
+        engine: What the call is counted as.
+        operation: Likewise.
+        model: Name of the model.
+    """
+    try:
+        told = getattr(limiter, "announce", None)
+        return None if told is None else told(model)
+    except OverloadedError as error:
+        call = sink.begin(engine, operation, model)
+        if call is not None:
+            call.rejected = True
+            sink.end(call, error)
+        raise
+    except Exception:  # noqa: BLE001 - a limiter that does not work lets every call through
+        guard.failed("limiter")
+        return None
 
 
 def release(call: OpenCall, *, ok: bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
     from otel_inference.call import Stage
-    from otel_inference.protocols import Limiter
+    from otel_inference.protocols import Announcement, Limiter
     from otel_inference.telemetry.instruments import Instruments
     from otel_inference.telemetry.registry import HealthRegistry
 
@@ -82,6 +82,8 @@ class Recorder:
         self._version_of = version_of
         self._lock = Lock()
         self._series: dict[tuple[str, str, str], Series] = {}
+        self._kinds: dict[str, tuple[str, str]] = {}
+        """Engine and operation by model, of the kind of call that it was asked for last for the first time."""
         self._warm: set[str] = set()
         self._limiters = {} if limiters is None else limiters
         self._late: deque[tuple[RecordedCall, int]] = deque()
@@ -173,6 +175,13 @@ class Recorder:
         """See `protocols.CallSink.admit_async`."""
         if call.series.limiter is not None:
             await admission.admit_async(call, call.series.limiter)
+
+    def announce(self, model: str) -> Announcement | None:
+        """See `protocols.CallSink.announce`. A model that was not called yet is not known well enough to be turned away."""
+        limiter, kind = self._limiters.get(model), self._kinds.get(model)
+        if limiter is None or kind is None:
+            return None
+        return admission.announce(self, limiter, *kind, model)
 
     def limit(self, model: str) -> None:
         """Take over what has become of the limiter of `model`; loads are not limited."""
@@ -329,6 +338,7 @@ class Recorder:
                 series = Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
                 if statistics is not None:
                     series.limiter = self._limiters.get(name)
+                    self._kinds[name] = engine, operation
                 self._series[engine, operation, name] = series
         # With no lock held: a log handler may do anything, also call a model.
         self._names.warn_once()
@@ -381,7 +391,7 @@ class Recorder:
             for call in series.running:
                 call.watched = ENDED
             series.running.clear()
-        self._series = {}
+        self._series, self._kinds = {}, {}
         self._late.clear()
         self.writer.reset_after_fork()
 

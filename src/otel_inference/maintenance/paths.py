@@ -1,0 +1,48 @@
+"""Which model is called by the requests of a path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_inference.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UNREFUSED: Final = "OPTIONS"
+"""Method of requests that call no model: a browser that asks whether it may ask takes a refusal for a no."""
+
+
+class ModelPaths:
+    """Models by path; the longest path that a request's begins with, segment by segment, says which.
+
+    Args:
+        models: Names of models by path, without the application's own prefix.
+
+    Raises:
+        ConfigError: If a path does not begin with a slash, or a model has no name.
+
+    >>> paths = ModelPaths({"/embed": "minilm", "/embed/large": "bert"})
+    >>> paths.model_of("/embed"), paths.model_of("/embed/large/1"), paths.model_of("/embedding")
+    ('minilm', 'bert', None)
+    """
+
+    __slots__ = ("_models",)
+
+    def __init__(self, models: Mapping[str, str]) -> None:
+        for path, model in models.items():
+            if not isinstance(path, str) or not path.startswith("/") or not isinstance(model, str) or not model:
+                msg = f"models has {path!r}: {model!r}; expected a path and the name of the model that it calls, such as '/embed': 'minilm'"
+                raise ConfigError(msg)
+        longest_first = sorted(models, key=len, reverse=True)
+        self._models = [(path.rstrip("/"), path.rstrip("/") + "/", models[path]) for path in longest_first]
+
+    def __bool__(self) -> bool:
+        return bool(self._models)
+
+    def model_of(self, path: str) -> str | None:
+        """The model that requests of this path call; `None` where none is known."""
+        for itself, below, model in self._models:
+            if path == itself or path.startswith(below):
+                return model
+        return None
