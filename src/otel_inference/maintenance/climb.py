@@ -22,7 +22,9 @@ _PATIENCE: Final = 2
 _LEAST: Final = 5
 """Calls of a block that have to say something."""
 _BUSY: Final = 0.9
-"""Share of the places that have to be taken on average for a block to tell something."""
+_BUSY_REFUSING: Final = 0.7
+"""Share of the places that have to be taken on average for a block to tell something; the same where calls were
+turned away meanwhile: where the deadline leaves no time to wait, places stay empty between calls."""
 _SHORT_HOLD_S: Final = 10.0
 _LONG_HOLD_S: Final = 120.0
 _SHIFT: Final = math.log(1.22)
@@ -32,16 +34,21 @@ _SHIFT: Final = math.log(1.22)
 class _Sample:
     """Slowness of calls under one limit, and how many of them ran at once."""
 
-    __slots__ = ("calls", "limit", "mean", "running", "square")
+    __slots__ = ("calls", "late", "limit", "mean", "running", "square", "work")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.calls = 0
         self.mean = self.square = self.running = 0.0
+        self.work = self.late = 0.0
+        """Work of the calls, and of those that took longer than the deadline."""
 
-    def add(self, slowness: float) -> None:
+    def add(self, slowness: float, work: float, late: bool) -> None:
         """Count a call (Welford, 1962)."""
         self.calls += 1
+        self.work += work
+        if late:
+            self.late += work
         away = slowness - self.mean
         self.mean += away / self.calls
         self.square += away * (slowness - self.mean)
@@ -55,14 +62,30 @@ class _Sample:
         self.mean += away * share
         self.running += (other.running - self.running) * share
         self.calls = calls
+        self.work += other.work
+        self.late += other.late
+
+    def late_share(self) -> float:
+        """Share of the work that was late, of half a call more that was not, and half a call more that was."""
+        half = 0.5 * self.work / self.calls
+        return (self.late + half) / (self.work + 2.0 * half)
 
     def log_rate(self) -> float:
-        """Logarithm of the work done per second."""
-        return math.log(self.running / self.mean)
+        """Logarithm of the work done in time per second."""
+        return math.log(self.running / self.mean * (1.0 - self.late_share()))
 
     def log_variance(self) -> float:
         """Variance of the logarithm of the mean: the squared coefficient of variation over n (delta method)."""
         return self.square / (self.calls - 1) / self.calls / (self.mean * self.mean)
+
+    def log_rate_variance(self) -> float:
+        """Variance of `log_rate`: that of the slowness, and that of how many ran, where places were empty at times.
+
+        A place is taken or empty, for about as long as a call takes, so that n calls are worth n / 2 looks.
+        """
+        empty = max(0.0, self.limit / self.running - 1.0)
+        late = self.late / (self.work + 1e-9)
+        return self.log_variance() + 2.0 * (empty + late) / self.calls
 
 
 class Climb:
@@ -84,8 +107,8 @@ class Climb:
     """
 
     __slots__ = (
-        "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_running",
-        "_since_s", "_starts", "_step", "_tried", "_until_s", "_up", "limit",
+        "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_refused",
+        "_running",        "_since_s", "_starts", "_step", "_tried", "_until_s", "_up", "limit",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -115,6 +138,19 @@ class Climb:
         """Whether a call that started then is one of those compared."""
         return self._since_s < started <= self._until_s
 
+    def refused(self) -> None:
+        """Say that a call was turned away."""
+        self._refused = True
+
+    def again(self, now: float) -> None:
+        """Begin the comparison that goes on anew: what was counted is no measure of the same thing.
+
+        Args:
+            now: Seconds on the caller's clock.
+        """
+        if self._hold_until_s is None:
+            self._compare(now, self._kept)
+
     def began(self, now: float, running: int) -> None:
         """Say that a call started.
 
@@ -130,7 +166,7 @@ class Climb:
             if not self._starts:
                 self._until_s = now
 
-    def ended(self, now: float, running: int, started: float, slowness: float | None) -> None:
+    def ended(self, now: float, running: int, started: float, slowness: float | None, work: float = 1.0, late: bool = False) -> None:
         """Say that a call ended, and change `limit` if that is due.
 
         Args:
@@ -147,7 +183,7 @@ class Climb:
         elif started > self._since_s:
             self._ends -= 1
             if slowness is not None:
-                self._block.add(slowness)
+                self._block.add(slowness, work, late)
         if not self._ends or not self._patience:
             self._close(now)
 
@@ -166,6 +202,7 @@ class Climb:
         self.limit = limit
         self._block = _Sample(limit)
         self._busy_s = 0.0
+        self._refused = False
         self._since_s = self._until_s = math.inf
         self._starts = max(_BLOCK, limit)
         self._ends = self._starts
@@ -175,7 +212,8 @@ class Climb:
         """Make use of a block, if as many calls ran as might and enough of them say something."""
         block = self._block
         block.running = self._busy_s / max(now - self._since_s, 1e-9)
-        if block.running < _BUSY * block.limit or block.calls < _LEAST:
+        busy = _BUSY_REFUSING if self._refused else _BUSY
+        if block.running < busy * block.limit or block.calls < _LEAST:
             self._begin(block.limit)
         elif self._hold_until_s is None:
             self._take(now, block)
@@ -203,7 +241,7 @@ class Climb:
         """Whether the limit that is tried is better; `None` while that is open."""
         kept, tried = self._kept, self._tried
         gain = tried.log_rate() - kept.log_rate() + (-_TIE if self._up else _TIE)
-        error = math.sqrt(kept.log_variance() + tried.log_variance())
+        error = math.sqrt(kept.log_rate_variance() + tried.log_rate_variance())
         if gain > _SURE * error:
             return True
         if gain < -_UNLIKELY * error:

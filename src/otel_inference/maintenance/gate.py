@@ -33,9 +33,13 @@ _IDLE_SIZED: Final = math.log(0.001)
 
 Less where sizes are known: then a longer queue makes no call late.
 """
+import os
+_ROOM: Final = float(os.environ.get("GROOM", "0.4"))
+_ROOM_MEANS: Final = float(os.environ.get("GRM", "3"))
 _UNKNOWN_QUEUE: Final = 10
 """Calls that may wait for each place while service time or deadline are unknown."""
 _LEAST_SHARE: Final = 0.01
+_LEAST_SURE: Final = 1.5
 
 
 class ServiceTime:
@@ -53,7 +57,7 @@ class ServiceTime:
 
     __slots__ = (
         "_fitted", "_high", "_known", "_known_sized", "_seen", "_size_square", "_size_time", "_time", "high_s",
-        "mean_s", "mean_size",
+        "mean_s", "mean_size", "sure",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,6 +67,7 @@ class ServiceTime:
         self.mean_size = self._time = self._size_square = self._size_time = 0.0
         self._fitted: tuple[float, float] | None = 0.0, 0.0
         self._seen: dict[int, int] = {}
+        self.sure = 1.2
 
     def expect(self, size: float | None) -> float:
         """Seconds that a call of this size takes; 0 while none is known."""
@@ -82,6 +87,11 @@ class ServiceTime:
             per_size_s = min(max(slope, 0.0), time_s / size)
             self._fitted = time_s - per_size_s * size, per_size_s
         return self._fitted
+
+    def doubt(self, service_s: float, size: float) -> None:
+        """Learn from a call how far above what is expected of its size nine in ten stay."""
+        above = service_s > self.sure * self.expect(size)
+        self.sure = min(_LEAST_SURE, max(1.0, self.sure + (0.2 * _HIGH_UP if above else 0.2 * _HIGH_DOWN)))
 
     def learn(self, service_s: float, size: float | None) -> float:
         """Learn from a call.
@@ -154,7 +164,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_admitted", "_arrived_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_limit", "_running",
+        "_admitted", "_arrived_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_grows", "_limit", "_running",
         "_service", "_typical", "_waiting", "_waiting_size", "_waiting_sized",
     )  # fmt: skip
 
@@ -180,6 +190,8 @@ class Gate:
         self._waiting_size = 0.0
         self._base, self._typical = 0.0, 1.0
         """Sizes that are as much work as what every call costs, and as a call of unknown size."""
+        self._grows = False
+        """Whether work was known to grow with size when the comparison that goes on began."""
 
     @property
     def deadline_s(self) -> float:
@@ -244,12 +256,15 @@ class Gate:
         limit_s = self._deadline_s if deadline_s is None else deadline_s
         if size is not None:
             needed_s = self._service.expect(size)
+            if os.environ.get("GMS") and self._overloaded(now, limit_s): needed_s *= self._service.sure
         elif self._overloaded(now, limit_s):
             needed_s = self._reserve_s(limit_s)
         else:
             # Nobody has a better chance in its place: half of the mean is done in time often enough.
             needed_s = 0.5 * self._service.mean_s
         if waited_s + needed_s > limit_s:
+            if self._climb is not None:
+                self._climb.refused()
             return False
         self._start(now)
         return True
@@ -288,6 +303,8 @@ class Gate:
         counted_s = 0.0
         if ok and 0.0 < service_s < math.inf:
             size = _proper(size)
+            if size is not None and self._waiting:
+                self._service.doubt(service_s, size)
             counted_s = self._service.learn(service_s, size)
             if counted_s and not self._given and not self._waiting:
                 self._learn_deadline(counted_s)
@@ -295,8 +312,9 @@ class Gate:
         if climb is not None:
             slowness = None
             if counted_s and (self._blind or size is not None) and climb.counts(started):
-                slowness = self._slowness(climb, counted_s, size)
-            climb.ended(now, self._running, started, slowness)
+                slowness = self._slowness(now, climb, counted_s, size)
+            work = service_s / slowness if slowness else 0.0
+            climb.ended(now, self._running, started, slowness, work, service_s > self._deadline_s)
             self._limit = climb.limit
 
     def expected_s(self, size: float | None = None) -> float:
@@ -326,6 +344,8 @@ class Gate:
             return False  # whatever the load
         if not self._may_wait(now, queued, size, deadline_s, needed_s):
             self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
+            if self._climb is not None:
+                self._climb.refused()
             return False
         self._admitted += (1.0 - self._admitted) * _FADE
         self._waiting += 1
@@ -348,10 +368,14 @@ class Gate:
             return False
         if not queued:
             return True
-        idle = _IDLE if size is None else _IDLE_SIZED
-        if queued * math.log(self._admitted) < idle:
+        if not self._overloaded(now, deadline_s):
+            reserve_s = mean_s
+        elif size is None:
+            reserve_s = self._reserve_s(deadline_s)
+        else:
+            reserve_s = max(self._service.sure * needed_s, self._room_s(deadline_s))
+        if size is None and queued * math.log(self._admitted) < _IDLE:
             return False
-        reserve_s = self._reserve_s(deadline_s) if self._overloaded(now, deadline_s) else mean_s
         return wait_s + reserve_s <= deadline_s
 
     def _wait_s(self, queued: int) -> float:
@@ -369,6 +393,10 @@ class Gate:
         """What a waiting call is left of the deadline in overload; where calls take long, not more than half of it."""
         return max(self._service.mean_s, min(self._service.high_s, 0.5 * deadline_s))
 
+    def _room_s(self, deadline_s: float) -> float:
+        """What a queue of sized calls leaves of the deadline in overload, so that most calls may join it."""
+        return max(_ROOM * deadline_s, min(_ROOM_MEANS * self._service.mean_s, 0.5 * deadline_s))
+
     def _learn_deadline(self, service_s: float) -> None:
         service = self._service
         self._calm += 1
@@ -376,12 +404,17 @@ class Gate:
         if self._calm >= _ENOUGH:
             self._deadline_s = self._calm_s * max(10.0, 5.0 * service.high_s / service.mean_s)
 
-    def _slowness(self, climb: Climb, service_s: float, size: float | None) -> float:
+    def _slowness(self, now: float, climb: Climb, service_s: float, size: float | None) -> float | None:
         """Time per unit of work, which is size and what every call costs; the same measure during a comparison."""
+        fixed_s, per_size_s = self._service.fit()
         if climb.fresh:
-            fixed_s, per_size_s = self._service.fit()
             self._base = fixed_s / max(per_size_s, 1e-12 * fixed_s, 1e-300)
             self._typical = self._service.mean_size or 1.0
+            self._grows = per_size_s > 0.0
+        elif per_size_s > 0.0 and not self._grows:
+            # The first calls were all of one size: without theirs in it, the measure would be a poor one.
+            climb.again(now)
+            return None
         return service_s / ((self._typical if size is None else size) + self._base)
 
 
