@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_inference.errors import ConfigError
-from otel_inference.maintenance.gate import Gate, ServiceTime
+from otel_inference.maintenance.gate import Gate
+from otel_inference.maintenance.service_time import ServiceTime
 
 
 def taught(service_s=0.1, *, deadline_s=1.0, workers=1, size=None, calls=40, **options):

@@ -23,8 +23,10 @@ _LEAST: Final = 5
 """Calls of a block that have to say something."""
 _BUSY: Final = 0.9
 _BUSY_REFUSING: Final = 0.7
-"""Share of the places that have to be taken on average for a block to tell something; the same where calls were
-turned away meanwhile: where the deadline leaves no time to wait, places stay empty between calls."""
+"""Share of the places that have to be taken on average for a block to tell something.
+
+Fewer where calls are turned away meanwhile: a deadline that leaves no time to wait leaves places empty between calls.
+"""
 _SHORT_HOLD_S: Final = 10.0
 _LONG_HOLD_S: Final = 120.0
 _SHIFT: Final = math.log(1.22)
@@ -32,73 +34,79 @@ _SHIFT: Final = math.log(1.22)
 
 
 class _Sample:
-    """Slowness of calls under one limit, and how many of them ran at once."""
+    """Calls under one limit: how long they took for how much work, and how many of them ran at once."""
 
-    __slots__ = ("calls", "late", "limit", "mean", "running", "square", "work")
+    __slots__ = ("calls", "in_time", "limit", "running", "time_s", "time_square", "time_work", "work", "work_square")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.calls = 0
-        self.mean = self.square = self.running = 0.0
-        self.work = self.late = 0.0
-        """Work of the calls, and of those that took longer than the deadline."""
+        self.running = 0.0
+        """How many ran at once on average."""
+        self.time_s = self.work = 0.0
+        self.time_square = self.time_work = self.work_square = 0.0
+        self.in_time = 0.0
+        """Work of those that did not take longer than the deadline."""
 
-    def add(self, slowness: float, work: float, late: bool) -> None:
-        """Count a call (Welford, 1962)."""
+    def add(self, service_s: float, work: float, in_time: float) -> None:
+        """Count a call."""
         self.calls += 1
+        self.time_s += service_s
         self.work += work
-        if late:
-            self.late += work
-        away = slowness - self.mean
-        self.mean += away / self.calls
-        self.square += away * (slowness - self.mean)
+        self.time_square += service_s * service_s
+        self.time_work += service_s * work
+        self.work_square += work * work
+        self.in_time += in_time
 
     def merge(self, other: _Sample) -> None:
-        """Count the calls of another sample too (Chan, Golub and LeVeque, 1979)."""
-        calls = self.calls + other.calls
-        share = other.calls / calls
-        away = other.mean - self.mean
-        self.square += other.square + away * away * self.calls * share
-        self.mean += away * share
-        self.running += (other.running - self.running) * share
-        self.calls = calls
+        """Count the calls of another sample too."""
+        self.running += (other.running - self.running) * other.calls / (self.calls + other.calls)
+        self.calls += other.calls
+        self.time_s += other.time_s
         self.work += other.work
-        self.late += other.late
+        self.time_square += other.time_square
+        self.time_work += other.time_work
+        self.work_square += other.work_square
+        self.in_time += other.in_time
 
-    def late_share(self) -> float:
-        """Share of the work that was late, of half a call more that was not, and half a call more that was."""
-        half = 0.5 * self.work / self.calls
-        return (self.late + half) / (self.work + 2.0 * half)
+    def slowness(self) -> float:
+        """Seconds per unit of work: of all the calls together, for those of little work say the least of it."""
+        return self.time_s / self.work
+
+    def variance(self) -> float:
+        """Variance of the logarithm of the slowness, which is a ratio (Cochran, 1977, "Sampling Techniques", 6.4)."""
+        ratio = self.slowness()
+        square = self.time_square - 2.0 * ratio * self.time_work + ratio * ratio * self.work_square
+        return max(0.0, square) / (self.time_s * self.time_s) * self.calls / (self.calls - 1)
 
     def log_rate(self) -> float:
-        """Logarithm of the work done in time per second."""
-        return math.log(self.running / self.mean * (1.0 - self.late_share()))
-
-    def log_variance(self) -> float:
-        """Variance of the logarithm of the mean: the squared coefficient of variation over n (delta method)."""
-        return self.square / (self.calls - 1) / self.calls / (self.mean * self.mean)
+        """Logarithm of the work done in time per second; half a call is added on either side, so that it is finite."""
+        half = 0.5 * self.work / self.calls
+        share = (self.in_time + half) / (self.work + 2.0 * half)
+        return math.log(self.running / self.slowness() * share)
 
     def log_rate_variance(self) -> float:
-        """Variance of `log_rate`: that of the slowness, and that of how many ran, where places were empty at times.
+        """Variance of `log_rate`: with that of the slowness those of how many ran and were in time, if not all were.
 
-        A place is taken or empty, for about as long as a call takes, so that n calls are worth n / 2 looks.
+        A place is taken or empty for about as long as a call takes, so that n calls are worth n / 2 looks.
         """
         empty = max(0.0, self.limit / self.running - 1.0)
-        late = self.late / (self.work + 1e-9)
-        return self.log_variance() + 2.0 * (empty + late) / self.calls
+        late = 1.0 - self.in_time / self.work
+        return self.variance() + 2.0 * (empty + late) / self.calls
 
 
 class Climb:
-    """Finds how many running calls do the most work, and of those that do about as much the fewest.
+    """Finds how many running calls do the most work in time, and of those that do about as much the fewest.
 
-    The work done per second is X = N / slowness, N being the mean number of running calls and slowness the mean time
-    that a call takes per unit of size (Little, 1961, "A proof for the queuing formula L = lambda W"). Two limits take
-    turns in short blocks, so that a drift of the machine meets both; a step of it, seen as two blocks of one limit
-    that disagree, begins the comparison anew. A block is made of calls that start one after the other while as many
-    run as may, and lasts until most of them have ended: the first to end would be the short ones. d = ln X' - ln X
-    and its standard error say which limit is kept: a larger one has to be better by 3 %, a smaller one may be worse
-    by that much. Steps double and halve first, then change a fifth. When no step helps, the limit is held for 10 s,
-    then for 20 s, up to 120 s, or until the slowness has changed by 22 %.
+    The work done per second is X = N / slowness, N being the mean number of running calls and slowness the time that
+    they take over their work (Little, 1961, "A proof for the queuing formula L = lambda W"), times the share of it that
+    took no longer than the deadline: with more calls at once each takes longer. Two limits take turns in short blocks,
+    so that a drift of the machine meets both; a step of it, seen as two blocks of one limit that disagree, begins the
+    comparison anew. A block is made of calls that start one after the other while as many run as may, and lasts until
+    most of them have ended: the first to end would be the short ones. d = ln X' - ln X and its standard error say which
+    limit is kept: a larger one has to be better by 3 %, a smaller one may be worse by that much. Steps double and halve
+    first, then change a fifth. When no step helps, the limit is held for 10 s, then for 20 s, up to 120 s, or until the
+    slowness has changed by 22 %.
 
     One thread at a time.
 
@@ -166,14 +174,18 @@ class Climb:
             if not self._starts:
                 self._until_s = now
 
-    def ended(self, now: float, running: int, started: float, slowness: float | None, work: float = 1.0, late: bool = False) -> None:
+    def ended(
+        self, now: float, running: int, started: float, service_s: float = 0.0, work: float = 0.0, in_time: float = 0.0
+    ) -> None:
         """Say that a call ended, and change `limit` if that is due.
 
         Args:
             now: Seconds on the caller's clock.
             running: How many run now.
             started: When it started.
-            slowness: Seconds that it took per unit of size; `None` where that says nothing.
+            service_s: Seconds that it was worked on.
+            work: What it was of work, in any unit; 0 where its time says nothing.
+            in_time: The same if it took no longer than the deadline, else 0.
         """
         if running != self.limit and self._since_s > now:
             return
@@ -182,8 +194,8 @@ class Climb:
             self._patience -= 1
         elif started > self._since_s:
             self._ends -= 1
-            if slowness is not None:
-                self._block.add(slowness, work, late)
+            if work:
+                self._block.add(service_s, work, in_time)
         if not self._ends or not self._patience:
             self._close(now)
 
@@ -287,5 +299,5 @@ class Climb:
 
 def _shifted(before: _Sample, now: _Sample) -> bool:
     """Whether calls under the same limit became slower or faster by more than chance and 22 %."""
-    change = abs(math.log(now.mean / before.mean))
-    return change > _SHIFT and change > 3.0 * math.sqrt(before.log_variance() + now.log_variance())
+    change = abs(math.log(now.slowness() / before.slowness()))
+    return change > _SHIFT and change > 3.0 * math.sqrt(before.variance() + now.variance())

@@ -7,122 +7,26 @@ from typing import Final
 
 from otel_inference.errors import ConfigError
 from otel_inference.maintenance.climb import Climb
+from otel_inference.maintenance.service_time import ServiceTime
 
-_MANY: Final = 50
-_FADE: Final = 1 / _MANY
-"""Weight of one more call or arrival in a fading mean."""
-_HIGH: Final = 0.9
-"""Quantile of the service time that a waiting call of unknown size is left in overload."""
-_HIGH_UP: Final = 0.1 * _HIGH
-_HIGH_DOWN: Final = 0.1 * (_HIGH - 1.0)
-"""Steps of that quantile over the mean, which balance where one call in ten is slower."""
-_WARM_UP: Final = 3
-"""First calls of each size class, which teach nothing: they compile, allocate and load."""
-_OUTLIER: Final = 10.0
-"""A service time counts for at most so many times what was expected."""
+_FADE: Final = 0.02
+"""Weight of one more arrival, or of one more call, in a fading mean."""
 _ENOUGH: Final = 10
-"""Calls to know before anything is expected."""
-
+"""Calls to know before a deadline is made of them."""
 _OVERLOADED: Final = 0.8
 """Share of the arrivals admitted below which there is overload."""
 _STANDING: Final = 1.5
 """Deadlines after which a queue that was never empty means overload, and after which a pause ends it."""
 _IDLE: Final = math.log(0.01)
-_IDLE_SIZED: Final = math.log(0.001)
-"""Share of the time, as a logarithm, for which a place may be empty because the queue was kept short.
-
-Less where sizes are known: then a longer queue makes no call late.
-"""
-import os
-_ROOM: Final = float(os.environ.get("GROOM", "0.4"))
-_ROOM_MEANS: Final = float(os.environ.get("GRM", "3"))
+"""Share of the time, as a logarithm, for which a place may be empty because the queue was kept short."""
+_ROOM: Final = 0.35
+_ROOM_CALLS: Final = 3.0
+"""What a queue of calls of different sizes leaves in overload: this share of the deadline, or so many mean calls."""
+_HALF: Final = 0.5
+"""Share of the deadline beyond which nothing is left, however long calls take."""
 _UNKNOWN_QUEUE: Final = 10
 """Calls that may wait for each place while service time or deadline are unknown."""
 _LEAST_SHARE: Final = 0.01
-_LEAST_SURE: Final = 1.5
-
-
-class ServiceTime:
-    """How long calls are worked on, and how that grows with their size.
-
-    Of sized calls: least squares with fading weights of time = fixed + per_size * size, neither part negative. Of
-    the others: the mean. The high quantile is kept as a multiple of the mean, so that it follows at once when the
-    machine becomes slower; it moves by stochastic approximation (Robbins and Monro, 1951).
-
-    Attributes:
-        mean_s: Fading mean of all calls; 0 while none is known.
-        high_s: 0.9 quantile of all calls.
-        mean_size: Fading mean of the known sizes; 0 while none is.
-    """
-
-    __slots__ = (
-        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size_square", "_size_time", "_time", "high_s",
-        "mean_s", "mean_size", "sure",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.mean_s = self.high_s = 0.0
-        self._high = -math.log(1.0 - _HIGH)  # as of an exponential distribution
-        self._known = self._known_sized = 0
-        self.mean_size = self._time = self._size_square = self._size_time = 0.0
-        self._fitted: tuple[float, float] | None = 0.0, 0.0
-        self._seen: dict[int, int] = {}
-        self.sure = 1.2
-
-    def expect(self, size: float | None) -> float:
-        """Seconds that a call of this size takes; 0 while none is known."""
-        if size is None or not self._known_sized:
-            return self.mean_s
-        fixed_s, per_size_s = self.fit()
-        return fixed_s + per_size_s * size
-
-    def fit(self) -> tuple[float, float]:
-        """Seconds that a sized call takes whatever its size, and seconds per unit of size."""
-        if self._fitted is None:
-            size, time_s = self.mean_size, self._time
-            spread = self._size_square - size * size
-            # Sizes that are all alike say nothing of how time grows with them.
-            alike = spread <= 1e-6 * self._size_square
-            slope = 0.0 if alike else (self._size_time - size * time_s) / spread
-            per_size_s = min(max(slope, 0.0), time_s / size)
-            self._fitted = time_s - per_size_s * size, per_size_s
-        return self._fitted
-
-    def doubt(self, service_s: float, size: float) -> None:
-        """Learn from a call how far above what is expected of its size nine in ten stay."""
-        above = service_s > self.sure * self.expect(size)
-        self.sure = min(_LEAST_SURE, max(1.0, self.sure + (0.2 * _HIGH_UP if above else 0.2 * _HIGH_DOWN)))
-
-    def learn(self, service_s: float, size: float | None) -> float:
-        """Learn from a call.
-
-        Args:
-            service_s: How long it was worked on.
-            size: Its size, where known.
-
-        Returns:
-            What it counted for: less than `service_s` for an outlier, 0 for one of the first of its size class.
-        """
-        kind = -1 if size is None else int(size).bit_length()
-        seen = self._seen.get(kind, 0)
-        if seen < _WARM_UP:
-            self._seen[kind] = seen + 1
-            return 0.0
-        known = self._known = self._known + 1
-        if service_s > _OUTLIER * self.mean_s and known > _ENOUGH:
-            service_s = min(service_s, _OUTLIER * self.expect(size))
-        self.mean_s += (service_s - self.mean_s) * (_FADE if known > _MANY else 1 / known)
-        self._high += _HIGH_UP if service_s > self.high_s else _HIGH_DOWN
-        self.high_s = self._high * self.mean_s
-        if size is not None:
-            known = self._known_sized = self._known_sized + 1
-            weight = _FADE if known > _MANY else 1 / known
-            self.mean_size += (size - self.mean_size) * weight
-            self._time += (service_s - self._time) * weight
-            self._size_square += (size * size - self._size_square) * weight
-            self._size_time += (size * service_s - self._size_time) * weight
-            self._fitted = None
-        return service_s
 
 
 class Gate:
@@ -131,11 +35,17 @@ class Gate:
     A call that finds a free place and nobody waiting starts, even one that will take longer than the deadline:
     a forecast may be wrong, and only running calls correct it. Another one waits if its expected wait and its expected
     service time are within the deadline, and if the queue is no longer than is good: bursts may use what the deadline
-    leaves beyond a mean service time; in overload (more than a fifth of the arrivals is turned away, or the queue has
-    not been empty for 1.5 deadlines) a high quantile of the service time has to be left. At any time the queue is only
-    so long that a place is empty for 1 % of the time, for 0.1 % where sizes are known: with a share a of the arrivals
-    admitted, m waiting calls leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits
-    is started in the order of arrival whatever its size, unless by then it would be done too late.
+    leaves beyond a mean service time. In overload (more than a fifth of the arrivals is turned away, or the queue has
+    not been empty for 1.5 deadlines) more has to be left:
+
+    - Of calls of unknown or similar size a high quantile of the service time. At any time their queue is only so long
+      that a place is empty for 1 % of the time: with a share a of the arrivals admitted, m waiting calls leave it empty
+      for about a ** m of the time (the queue M/M/1 with a limit).
+    - Of calls whose sizes differ what nine in ten of that size need, and at least 0.35 of the deadline or three mean
+      calls, whichever is more, but not more than half. So whatever needs no more than that may join the queue, small or
+      large, and the queue is long enough for all places. A call that needs more is let in where the queue is shorter.
+
+    Whoever waits is started in the order of arrival whatever its size, unless by then it would be done too late.
 
     Service times are learned from the calls (`ServiceTime`); nothing else is assumed of them. The rule and its
     constants are own work; `benchmarks/limiting` measures it beside others.
@@ -256,7 +166,8 @@ class Gate:
         limit_s = self._deadline_s if deadline_s is None else deadline_s
         if size is not None:
             needed_s = self._service.expect(size)
-            if os.environ.get("GMS") and self._overloaded(now, limit_s): needed_s *= self._service.sure
+            if self._overloaded(now, limit_s):
+                needed_s *= self._service.sure
         elif self._overloaded(now, limit_s):
             needed_s = self._reserve_s(limit_s)
         else:
@@ -310,11 +221,10 @@ class Gate:
                 self._learn_deadline(counted_s)
         climb = self._climb
         if climb is not None:
-            slowness = None
+            work = 0.0
             if counted_s and (self._blind or size is not None) and climb.counts(started):
-                slowness = self._slowness(now, climb, counted_s, size)
-            work = service_s / slowness if slowness else 0.0
-            climb.ended(now, self._running, started, slowness, work, service_s > self._deadline_s)
+                work = self._work(now, climb, size)
+            climb.ended(now, self._running, started, counted_s, work, work if service_s <= self._deadline_s else 0.0)
             self._limit = climb.limit
 
     def expected_s(self, size: float | None = None) -> float:
@@ -368,15 +278,16 @@ class Gate:
             return False
         if not queued:
             return True
-        if not self._overloaded(now, deadline_s):
-            reserve_s = mean_s
-        elif size is None:
-            reserve_s = self._reserve_s(deadline_s)
-        else:
-            reserve_s = max(self._service.sure * needed_s, self._room_s(deadline_s))
-        if size is None and queued * math.log(self._admitted) < _IDLE:
+        by_size = size is not None and self._service.varied
+        if not by_size and queued * math.log(self._admitted) < _IDLE:
             return False
-        return wait_s + reserve_s <= deadline_s
+        if not self._overloaded(now, deadline_s):
+            needed_s = mean_s
+        elif by_size:
+            needed_s = max(self._service.sure * needed_s, self._room_s(deadline_s))
+        else:
+            needed_s = self._reserve_s(deadline_s)
+        return wait_s + needed_s <= deadline_s
 
     def _wait_s(self, queued: int) -> float:
         """Expected wait of one more: the work of those before it and what is left of one that runs, over k."""
@@ -391,11 +302,11 @@ class Gate:
 
     def _reserve_s(self, deadline_s: float) -> float:
         """What a waiting call is left of the deadline in overload; where calls take long, not more than half of it."""
-        return max(self._service.mean_s, min(self._service.high_s, 0.5 * deadline_s))
+        return max(self._service.mean_s, min(self._service.high_s, _HALF * deadline_s))
 
     def _room_s(self, deadline_s: float) -> float:
-        """What a queue of sized calls leaves of the deadline in overload, so that most calls may join it."""
-        return max(_ROOM * deadline_s, min(_ROOM_MEANS * self._service.mean_s, 0.5 * deadline_s))
+        """The same where sizes are looked at: what may join the queue is whatever needs no more than that."""
+        return max(_ROOM * deadline_s, min(_ROOM_CALLS * self._service.mean_s, _HALF * deadline_s))
 
     def _learn_deadline(self, service_s: float) -> None:
         service = self._service
@@ -404,8 +315,8 @@ class Gate:
         if self._calm >= _ENOUGH:
             self._deadline_s = self._calm_s * max(10.0, 5.0 * service.high_s / service.mean_s)
 
-    def _slowness(self, now: float, climb: Climb, service_s: float, size: float | None) -> float | None:
-        """Time per unit of work, which is size and what every call costs; the same measure during a comparison."""
+    def _work(self, now: float, climb: Climb, size: float | None) -> float:
+        """Work of a call: its size and what every call costs, in units of size; the same during a comparison."""
         fixed_s, per_size_s = self._service.fit()
         if climb.fresh:
             self._base = fixed_s / max(per_size_s, 1e-12 * fixed_s, 1e-300)
@@ -414,8 +325,8 @@ class Gate:
         elif per_size_s > 0.0 and not self._grows:
             # The first calls were all of one size: without theirs in it, the measure would be a poor one.
             climb.again(now)
-            return None
-        return service_s / ((self._typical if size is None else size) + self._base)
+            return 0.0
+        return (self._typical if size is None else size) + self._base
 
 
 def _least_one(name: str, value: int | None) -> int | None:
