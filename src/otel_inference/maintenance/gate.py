@@ -27,6 +27,7 @@ _HALF: Final = 0.5
 _UNKNOWN_QUEUE: Final = 10
 """Calls that may wait for each place while service time or deadline are unknown."""
 _LEAST_SHARE: Final = 0.01
+_FOREVER: Final = math.inf
 
 
 class Gate:
@@ -84,7 +85,7 @@ class Gate:
             raise ConfigError(msg)
         self._limit = _least_one("workers", workers) or _least_one("guess", guess) or 1
         self._given = deadline_s is not None
-        self._deadline_s = math.inf if deadline_s is None else deadline_s
+        self._deadline_s = _FOREVER if deadline_s is None else deadline_s
         self._climb = Climb(self._limit) if workers is None else None
         self._blind = guess is None
         """Whether the climb learns from calls of unknown size."""
@@ -94,7 +95,7 @@ class Gate:
         """Mean service time while nobody waits."""
         self._admitted = 1.0
         """Fading share of the arrivals that were admitted."""
-        self._arrived_s = self._empty_s = -math.inf
+        self._arrived_s = self._empty_s = -_FOREVER
         self._running = 0
         self._waiting = self._waiting_sized = 0
         self._waiting_size = 0.0
@@ -136,15 +137,18 @@ class Gate:
         if now - self._arrived_s > _STANDING * limit_s:
             self._admitted = 1.0
         self._arrived_s = now
-        self._running = running
         self._waiting = queued
+        if self._climb is not None:
+            self._running = running
         if not queued:
             self._empty_s = now
-            self._waiting_sized = 0
-            self._waiting_size = 0.0
+            if self._waiting_sized:
+                self._waiting_sized = 0
+                self._waiting_size = 0.0
             if running < self._limit:
                 self._admitted += (1.0 - self._admitted) * _FADE
-                self._start(now)
+                if self._climb is not None:
+                    self._start(now, self._climb)
                 return True
         return self._queue(now, queued, _proper(size), limit_s)
 
@@ -177,7 +181,8 @@ class Gate:
             if self._climb is not None:
                 self._climb.refused()
             return False
-        self._start(now)
+        if self._climb is not None:
+            self._start(now, self._climb)
         return True
 
     def left(self, now: float, size: float | None = None) -> None:  # noqa: ARG002 - as the other methods
@@ -210,22 +215,17 @@ class Gate:
             size: As for `admit`.
             ok: Whether its time says something of the service: it did not fail and was not cold.
         """
-        self._running = max(0, self._running - 1)
         counted_s = 0.0
-        if ok and 0.0 < service_s < math.inf:
-            size = _proper(size)
-            if size is not None and self._waiting:
-                self._service.doubt(service_s, size)
+        if ok and 0.0 < service_s < _FOREVER:
+            if size is not None:
+                size = _proper(size)
+                if size is not None and self._waiting:
+                    self._service.doubt(service_s, size)
             counted_s = self._service.learn(service_s, size)
             if counted_s and not self._given and not self._waiting:
                 self._learn_deadline(counted_s)
-        climb = self._climb
-        if climb is not None:
-            work = 0.0
-            if counted_s and (self._blind or size is not None) and climb.counts(started):
-                work = self._work(now, climb, size)
-            climb.ended(now, self._running, started, counted_s, work, work if service_s <= self._deadline_s else 0.0)
-            self._limit = climb.limit
+        if self._climb is not None:
+            self._end(now, self._climb, started, counted_s, size)
 
     def expected_s(self, size: float | None = None) -> float:
         """Seconds that a call is expected to be worked on; 0 while nothing is known.
@@ -264,14 +264,13 @@ class Gate:
             self._waiting_size += size
         return True
 
-    def _start(self, now: float) -> None:
+    def _start(self, now: float, climb: Climb) -> None:
         self._running += 1
-        if self._climb is not None:
-            self._climb.began(now, self._running)
+        climb.began(now, self._running)
 
     def _may_wait(self, now: float, queued: int, size: float | None, deadline_s: float, needed_s: float) -> bool:
         mean_s = self._service.mean_s
-        if not mean_s or deadline_s == math.inf:
+        if not mean_s or deadline_s == _FOREVER:
             return queued < _UNKNOWN_QUEUE * self._limit
         wait_s = self._wait_s(queued)
         if wait_s + needed_s > deadline_s:
@@ -308,6 +307,14 @@ class Gate:
         """The same where sizes are looked at: what may join the queue is whatever needs no more than that."""
         return max(_ROOM * deadline_s, min(_ROOM_CALLS * self._service.mean_s, _HALF * deadline_s))
 
+    def _end(self, now: float, climb: Climb, started: float, counted_s: float, size: float | None) -> None:
+        running = self._running = max(0, self._running - 1)
+        work = 0.0
+        if counted_s and (self._blind or size is not None) and climb.counts(started):
+            work = self._work(now, climb, size)
+        climb.ended(now, running, started, counted_s, work, work if counted_s <= self._deadline_s else 0.0)
+        self._limit = climb.limit
+
     def _learn_deadline(self, service_s: float) -> None:
         service = self._service
         self._calm += 1
@@ -338,4 +345,4 @@ def _least_one(name: str, value: int | None) -> int | None:
 
 def _proper(size: float | None) -> float | None:
     """A size that work can be proportional to, or nothing."""
-    return size if size is not None and 0.0 < size < math.inf else None
+    return size if size is not None and 0.0 < size < _FOREVER else None

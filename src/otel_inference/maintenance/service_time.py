@@ -38,26 +38,32 @@ class ServiceTime:
 
     Attributes:
         mean_s: Fading mean of all calls; 0 while none is known.
-        high_s: 0.9 quantile of all calls.
         mean_size: Fading mean of the known sizes; 0 while none is.
         varied: Whether calls are expected to take different times for their size.
         sure: 0.9 quantile of what a sized call takes over what was expected of it, at least 1 and at most 1.5.
     """
 
     __slots__ = (
-        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size_square", "_size_time", "_time", "high_s",
+        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size_square", "_size_time", "_time", "_warm",
         "mean_s", "mean_size", "sure", "varied",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.mean_s = self.high_s = 0.0
+        self.mean_s = 0.0
         self._high = -math.log(1.0 - _HIGH)  # as of an exponential distribution
         self._known = self._known_sized = 0
         self.mean_size = self._time = self._size_square = self._size_time = 0.0
         self._fitted: tuple[float, float] | None = 0.0, 0.0
         self._seen: dict[int, int] = {}
+        self._warm: set[int] = set()
+        """Size classes of which more than the first calls have been seen."""
         self.varied = False
         self.sure = _SURE
+
+    @property
+    def high_s(self) -> float:
+        """0.9 quantile of all calls."""
+        return self._high * self.mean_s
 
     def expect(self, size: float | None) -> float:
         """Seconds that a call of this size takes; 0 while none is known."""
@@ -100,22 +106,35 @@ class ServiceTime:
             What it counted for: less than `service_s` for an outlier, 0 for one of the first of its size class.
         """
         kind = -1 if size is None else int(size).bit_length()
-        seen = self._seen.get(kind, 0)
-        if seen < _WARM_UP:
-            self._seen[kind] = seen + 1
+        if kind not in self._warm and not self._warms(kind):
             return 0.0
-        known = self._known = self._known + 1
-        if service_s > _OUTLIER * self.mean_s and known > _ENOUGH:
+        mean_s = self.mean_s
+        weight = _FADE
+        if self._known < _MANY:
+            self._known += 1
+            weight = 1 / self._known
+        if service_s > _OUTLIER * mean_s and self._known > _ENOUGH:
             service_s = min(service_s, _OUTLIER * self.expect(size))
-        self.mean_s += (service_s - self.mean_s) * (_FADE if known > _MANY else 1 / known)
-        self._high += _HIGH_UP if service_s > self.high_s else _HIGH_DOWN
-        self.high_s = self._high * self.mean_s
+        self._high += _HIGH_UP if service_s > self._high * mean_s else _HIGH_DOWN
+        self.mean_s = mean_s + (service_s - mean_s) * weight
         if size is not None:
-            known = self._known_sized = self._known_sized + 1
-            weight = _FADE if known > _MANY else 1 / known
-            self.mean_size += (size - self.mean_size) * weight
-            self._time += (service_s - self._time) * weight
-            self._size_square += (size * size - self._size_square) * weight
-            self._size_time += (size * service_s - self._size_time) * weight
-            self._fitted = None
+            self._learn_size(service_s, size)
         return service_s
+
+    def _learn_size(self, service_s: float, size: float) -> None:
+        weight = _FADE
+        if self._known_sized < _MANY:
+            self._known_sized += 1
+            weight = 1 / self._known_sized
+        self.mean_size += (size - self.mean_size) * weight
+        self._time += (service_s - self._time) * weight
+        self._size_square += (size * size - self._size_square) * weight
+        self._size_time += (size * service_s - self._size_time) * weight
+        self._fitted = None
+
+    def _warms(self, kind: int) -> bool:
+        """Whether enough of a size class have been seen for this one to count."""
+        seen = self._seen[kind] = self._seen.get(kind, 0) + 1
+        if seen > _WARM_UP:
+            self._warm.add(kind)
+        return seen > _WARM_UP
