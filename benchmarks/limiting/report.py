@@ -22,16 +22,16 @@ def title(cell: Cell, limits: list[list[int]]) -> str:
 
 
 def table_of(cell: Cell, scores: dict[str, Score], limits: list[list[int]]) -> Table:
-    """One row for each contender; an exclamation mark where it misses an aim."""
+    """One row for each contender, with the aims that it misses, in brackets those above the bound."""
     table = Table(title=title(cell, limits), title_justify="left")
     table.add_column("limiter", no_wrap=True)
     columns = ("goodput", "work", "p99 / D", *(f"away {phase.title}" for phase in STEPS))
     for column in (*columns, "away by quarter of size; top tenth", "back after steps, s", "misses"):
         table.add_column(column, justify="right")
     for name, score in scores.items():
-        table.add_row(
-            name, *_figures(score), ", ".join(bar.title for bar in bars(cell, name, score) if not bar.reached)
-        )
+        missed = [bar for bar in bars(cell, name, scores) if not bar.reached]
+        titles = ", ".join(bar.title if bar.possible else f"({bar.title})" for bar in missed)
+        table.add_row(name, *_figures(score), titles)
     return table
 
 
@@ -63,16 +63,17 @@ def longer_table(shares: dict[str, dict[str, float]]) -> Table:
 
 
 def bars_table(judged: list[tuple[str, Bar]]) -> Table:
-    """Every aim with the cell that comes nearest to missing it."""
+    """Every aim with how often it can be reached and is, and of where it can be the cell farthest from it."""
     table = Table(title="aims", title_justify="left")
-    for column in ("aim", "cells", "reached in", "worst", "where"):
+    for column in ("aim", "cells", "within the bound in", "reached in", "worst of these", "where"):
         table.add_column(column)
     groups: dict[str, list[tuple[str, Bar]]] = {}
     for where, bar in judged:
         sign = ">=" if bar.at_least else "<="
         groups.setdefault(f"{bar.title} {sign} {bar.aim:g}", []).append((where, bar))
     for aim, members in groups.items():
-        where, worst = min(members, key=lambda member: member[1].value if member[1].at_least else -member[1].value)
+        possible = [member for member in members if member[1].possible]
         reached = sum(bar.reached for _, bar in members)
-        table.add_row(aim, str(len(members)), str(reached), f"{worst.value:.3f}", where)
+        where, worst = min(possible or members, key=lambda member: member[1].value * (1 if member[1].at_least else -1))
+        table.add_row(aim, str(len(members)), str(len(possible)), str(reached), f"{worst.value:.3f}", where)
     return table
