@@ -19,7 +19,7 @@ _STANDING: Final = 1.5
 """Deadlines after which a queue that was never empty means overload, and after which a pause ends it."""
 _IDLE: Final = math.log(0.01)
 """Share of the time, as a logarithm, for which a place may be empty because the queue was kept short."""
-_ROOM: Final = 0.35
+_ROOM: Final = 0.37
 _ROOM_CALLS: Final = 3.0
 """What a queue of calls of different sizes leaves in overload: this share of the deadline, or so many mean calls."""
 _HALF: Final = 0.5
@@ -42,7 +42,7 @@ class Gate:
     - Of calls of unknown or similar size a high quantile of the service time. At any time their queue is only so long
       that a place is empty for 1 % of the time: with a share a of the arrivals admitted, m waiting calls leave it empty
       for about a ** m of the time (the queue M/M/1 with a limit).
-    - Of calls whose sizes differ what nine in ten of that size need, and at least 0.35 of the deadline or three mean
+    - Of calls whose sizes differ what nine in ten of that size need, and at least 0.37 of the deadline or three mean
       calls, whichever is more, but not more than half. So whatever needs no more than that may join the queue, small or
       large, and the queue is long enough for all places. A call that needs more is let in where the queue is shorter.
 
