@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks.limiting import contenders, report
 from benchmarks.limiting.bars import Bar, bars, longer_bar
 from benchmarks.limiting.cell import FIFO, SHARING, Cell, chosen
+from benchmarks.limiting.contended import in_time
 from benchmarks.limiting.workload import SERVICES
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     for place, shares in longer.items():
         judged += [(f"{place}, {name}", longer_bar(shares[name])) for name in shares if name in contenders.JUDGED]
     console.print(report.longer_table(longer))
+    console.print(report.hog_table(in_time(seeds)))
     console.print(report.bars_table(judged))
 
 

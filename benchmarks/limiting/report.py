@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from benchmarks.limiting.bars import Bar, bars
+from benchmarks.limiting.contended import HOGGED
 from benchmarks.limiting.workload import DEADLINE_S, STEPS
 
 if TYPE_CHECKING:
@@ -59,6 +60,20 @@ def longer_table(shares: dict[str, dict[str, float]]) -> Table:
         table.add_column(cell, justify="right")
     for name in next(iter(shares.values()), {}):
         table.add_row(name, *(f"{100 * cell[name]:.2f} %" if name in cell else "" for cell in shares.values()))
+    return table
+
+
+def hog_table(shares: dict[str, list[float]]) -> Table:
+    """Share of the calls done in time beside a process that wants the same processor."""
+    table = Table(
+        title="done in time, of those that came: one worker, lognormal, and a hog that takes its turn with the calls",
+        title_justify="left",
+    )
+    table.add_column("limiter", no_wrap=True)
+    for phase in HOGGED:
+        table.add_column(phase.title, justify="right")
+    for name, each in shares.items():
+        table.add_row(name, *(f"{100 * share:.1f} %" for share in each))
     return table
 
 

@@ -92,8 +92,10 @@ class ServiceTime:
             service_s: How long it was worked on.
             size: Its size.
         """
-        step = _SURE_UP if service_s > self.sure * self.expect(size) else _SURE_DOWN
-        self.sure = min(_SUREST, max(1.0, self.sure + step))
+        expected_s = self.expect(size)
+        if expected_s:
+            step = _SURE_UP if service_s > self.sure * expected_s else _SURE_DOWN
+            self.sure = min(_SUREST, max(1.0, self.sure + step))
 
     def learn(self, service_s: float, size: float | None) -> float:
         """Learn from a call.
