@@ -424,6 +424,15 @@ class TestShortDeadline:
 
         assert gate.run_limit(40.0) > 2
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_does_not_keep_it_at_one_where_nothing_is_known(self, seed):
+        """Without a guess and without sizes, too, it leaves the one place that it begins with."""
+        calls = workload(4, SERVICES["exponential"], seed, (Phase(title="", load=0.5, duration_s=60.0),))
+        gate = Gate(1.4 * MEAN_S)
+        simulate(calls, ProcessorSharing(4, 0.15), Gated(gate, calls, sized=False))
+
+        assert gate.run_limit(60.0) > 1
+
 
 class TestFirstSizes:
     """Calls of one size at first, others later."""
