@@ -116,7 +116,7 @@ class Climb:
 
     __slots__ = (
         "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_refused",
-        "_running",        "_since_s", "_starts", "_step", "_tried", "_until_s", "_up", "limit",
+        "_running", "_starts", "_step", "_tried", "_until_s", "_up", "limit", "since_s",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -126,8 +126,11 @@ class Climb:
         self._running = 0
         self._busy_s = self._changed_s = 0.0
         """Call-seconds since the block began, and until when they are counted."""
-        self._since_s = self._until_s = math.inf
-        """When the first and the last call of the block started; infinite while that has not happened."""
+        self.since_s = self._until_s = math.inf
+        """When the first and the last call of the block started; infinite while that has not happened.
+
+        Before the first has, only that as many run as may is of interest.
+        """
         self._starts = self._ends = self._patience = 0
         """Calls that are yet to start and to end until the block is complete."""
         self._step = 0
@@ -144,7 +147,7 @@ class Climb:
 
     def counts(self, started: float) -> bool:
         """Whether a call that started then is one of those compared."""
-        return self._since_s < started <= self._until_s
+        return self.since_s < started <= self._until_s
 
     def refused(self) -> None:
         """Say that a call was turned away."""
@@ -166,10 +169,8 @@ class Climb:
             now: Seconds on the caller's clock.
             running: How many run now.
         """
-        if running != self.limit and self._since_s > now:
-            return  # as most of the time
         self._count(now, running)
-        if self._since_s < now and self._starts:
+        if self.since_s < now and self._starts:
             self._starts -= 1
             if not self._starts:
                 self._until_s = now
@@ -187,12 +188,10 @@ class Climb:
             work: What it was of work, in any unit; 0 where its time says nothing.
             in_time: The same if it took no longer than the deadline, else 0.
         """
-        if running != self.limit and self._since_s > now:
-            return
         self._count(now, running)
         if started > self._until_s:
             self._patience -= 1
-        elif started > self._since_s:
+        elif started > self.since_s:
             self._ends -= 1
             if work:
                 self._block.add(service_s, work, in_time)
@@ -200,12 +199,12 @@ class Climb:
             self._close(now)
 
     def _count(self, now: float, running: int) -> None:
-        if self._since_s <= now:
+        if self.since_s <= now:
             self._busy_s += self._running * max(0.0, now - self._changed_s)
         elif running == self.limit:
             # For the first time since the limit changed, or since the clock went back.
             self._begin(self.limit)
-            self._since_s = now
+            self.since_s = now
         self._changed_s = now
         self._running = running
 
@@ -215,7 +214,7 @@ class Climb:
         self._block = _Sample(limit)
         self._busy_s = 0.0
         self._refused = False
-        self._since_s = self._until_s = math.inf
+        self.since_s = self._until_s = math.inf
         self._starts = max(_BLOCK, limit)
         self._ends = self._starts
         self._patience = _PATIENCE * self._starts
@@ -223,7 +222,7 @@ class Climb:
     def _close(self, now: float) -> None:
         """Make use of a block, if as many calls ran as might and enough of them say something."""
         block = self._block
-        block.running = self._busy_s / max(now - self._since_s, 1e-9)
+        block.running = self._busy_s / max(now - self.since_s, 1e-9)
         busy = _BUSY_REFUSING if self._refused else _BUSY
         if block.running < busy * block.limit or block.calls < _LEAST:
             self._begin(block.limit)

@@ -265,8 +265,9 @@ class Gate:
         return True
 
     def _start(self, now: float, climb: Climb) -> None:
-        self._running += 1
-        climb.began(now, self._running)
+        running = self._running = self._running + 1
+        if running == climb.limit or climb.since_s <= now:
+            climb.began(now, running)
 
     def _may_wait(self, now: float, queued: int, size: float | None, deadline_s: float, needed_s: float) -> bool:
         mean_s = self._service.mean_s
@@ -308,7 +309,9 @@ class Gate:
         return max(_ROOM * deadline_s, min(_ROOM_CALLS * self._service.mean_s, _HALF * deadline_s))
 
     def _end(self, now: float, climb: Climb, started: float, counted_s: float, size: float | None) -> None:
-        running = self._running = max(0, self._running - 1)
+        running = self._running = self._running - 1 if self._running else 0
+        if running != climb.limit and climb.since_s > now:
+            return  # as most of the time
         work = 0.0
         if counted_s and (self._blind or size is not None) and climb.counts(started):
             work = self._work(now, climb, size)
