@@ -155,7 +155,7 @@ class TestSizes:
         return gate
 
     def test_overload_turns_nobody_away_for_a_size_that_fits(self):
-        """What needs no more than 0.37 of the deadline may join the same queue, be it small or large."""
+        """What needs no more than three eighths of the deadline may join the same queue, be it small or large."""
         for size in (20, 100, 280):
             shorter, longer = self.overloaded([20, 100, 180]), self.overloaded([20, 100, 180])
             assert queue(shorter, 5, at=300.0, size=100) == 5

@@ -19,9 +19,11 @@ _STANDING: Final = 1.5
 """Deadlines after which a queue that was never empty means overload, and after which a pause ends it."""
 _IDLE: Final = math.log(0.01)
 """Share of the time, as a logarithm, for which a place may be empty because the queue was kept short."""
-_ROOM: Final = 0.37
+_ROOM: Final = 0.375
 _ROOM_CALLS: Final = 3.0
-"""What a queue of calls of different sizes leaves in overload: this share of the deadline, or so many mean calls."""
+"""What a queue of calls of different sizes leaves in overload: this share of the deadline, or so many calls of the size asked for."""
+_MOST_ROOM: Final = 0.65
+"""The same share at most, where the queue is longer than keeps the places busy."""
 _HALF: Final = 0.5
 """Share of the deadline beyond which nothing is left, however long calls take."""
 _UNKNOWN_QUEUE: Final = 10
@@ -42,9 +44,10 @@ class Gate:
     - Of calls of unknown or similar size a high quantile of the service time. At any time their queue is only so long
       that a place is empty for 1 % of the time: with a share a of the arrivals admitted, m waiting calls leave it empty
       for about a ** m of the time (the queue M/M/1 with a limit).
-    - Of calls whose sizes differ what nine in ten of that size need, and at least 0.37 of the deadline or three mean
-      calls, whichever is more, but not more than half. So whatever needs no more than that may join the queue, small or
-      large, and the queue is long enough for all places. A call that needs more is let in where the queue is shorter.
+    - Of calls whose sizes differ what nine in ten of that size need, and at least three eighths of the deadline or three
+      calls of the mean size asked for, whichever is more, but at most half of it, or 0.65 where the queue is longer than
+      keeps the places busy. So whatever needs no more than that may join the queue, small or large. A call that needs
+      more is let in where the queue is shorter.
 
     Whoever waits is started in the order of arrival whatever its size, unless by then it would be done too late.
 
@@ -75,7 +78,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_admitted", "_arrived_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_grows", "_limit", "_running",
+        "_admitted", "_arrived_s", "_asked_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_grows", "_limit", "_running",
         "_service", "_typical", "_waiting", "_waiting_size", "_waiting_sized",
     )  # fmt: skip
 
@@ -90,6 +93,8 @@ class Gate:
         self._blind = guess is None
         """Whether the climb learns from calls of unknown size."""
         self._service = ServiceTime()
+        self._asked_s = 0.0
+        """Mean service time of those that would have to wait: of those that run it is shorter if large ones may not."""
         self._calm = 0
         self._calm_s = 0.0
         """Mean service time while nobody waits."""
@@ -250,6 +255,7 @@ class Gate:
     def _queue(self, now: float, queued: int, size: float | None, deadline_s: float) -> bool:
         """Have a call wait, or not."""
         needed_s = self._service.expect(size)
+        self._asked_s += (needed_s - self._asked_s) * _FADE
         if needed_s > deadline_s:
             return False  # whatever the load
         if not self._may_wait(now, queued, size, deadline_s, needed_s):
@@ -279,12 +285,13 @@ class Gate:
         if not queued:
             return True
         by_size = size is not None and self._service.varied
-        if not by_size and queued * math.log(self._admitted) < _IDLE:
+        needless = queued * math.log(self._admitted) < _IDLE
+        if needless and not by_size:
             return False
         if not self._overloaded(now, deadline_s):
             needed_s = mean_s
         elif by_size:
-            needed_s = max(self._service.sure * needed_s, self._room_s(deadline_s))
+            needed_s = max(self._service.sure * needed_s, self._room_s(deadline_s, needless=needless))
         else:
             needed_s = self._reserve_s(deadline_s)
         return wait_s + needed_s <= deadline_s
@@ -304,9 +311,10 @@ class Gate:
         """What a waiting call is left of the deadline in overload; where calls take long, not more than half of it."""
         return max(self._service.mean_s, min(self._service.high_s, _HALF * deadline_s))
 
-    def _room_s(self, deadline_s: float) -> float:
+    def _room_s(self, deadline_s: float, *, needless: bool) -> float:
         """The same where sizes are looked at: what may join the queue is whatever needs no more than that."""
-        return max(_ROOM * deadline_s, min(_ROOM_CALLS * self._service.mean_s, _HALF * deadline_s))
+        most = _MOST_ROOM if needless else _HALF
+        return max(_ROOM * deadline_s, min(_ROOM_CALLS * self._asked_s, most * deadline_s))
 
     def _end(self, now: float, climb: Climb, started: float, counted_s: float, size: float | None) -> None:
         running = self._running = self._running - 1 if self._running else 0
