@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks.limiting import contenders, report
 from benchmarks.limiting.bars import Bar, bars, longer_bar
 from benchmarks.limiting.cell import FIFO, SHARING, Cell, chosen
+from benchmarks.limiting.contended import in_time
 from benchmarks.limiting.workload import SERVICES
 
 
@@ -23,12 +24,13 @@ def main() -> None:
     for cell in cells:
         scores, limits = cell.run(seeds, chosen(cell.station))
         console.print(report.table_of(cell, scores, limits))
-        for name, score in scores.items():
-            judged += [(f"{_place(cell)}, {name}", bar) for bar in bars(cell, name, score)]
+        for name in scores:
+            judged += [(f"{_place(cell)}, {name}", bar) for bar in bars(cell, name, scores)]
     longer = {_place(cell): cell.longer(seeds, chosen(cell.station)) for cell in cells if cell.workers > 1}
     for place, shares in longer.items():
         judged += [(f"{place}, {name}", longer_bar(shares[name])) for name in shares if name in contenders.JUDGED]
     console.print(report.longer_table(longer))
+    console.print(report.hog_table(in_time(seeds)))
     console.print(report.bars_table(judged))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.limiting import contenders
-from benchmarks.limiting.bound import bound
+from benchmarks.limiting.bound import bound, small_first
 from benchmarks.limiting.figures import Figures, figures, recovery_s
 from benchmarks.limiting.oracle import hindsight
 from benchmarks.limiting.simulation import simulate
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 THRASH = 0.15
 FIFO, SHARING = "fifo", "sharing"
+BOUND, BOUND_SIZED, BOUND_SMALL = "bound, no size preferred", "the same, sizes seen", "bound, small first"
+"""What no limiter can exceed; see `benchmarks.limiting.bound`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +64,7 @@ class Cell:
         best = [hindsight(calls, self.build) for calls in workloads]
         reached = [one.run for one in best]
         scores = {"hindsight": _score(workloads[0], reached, reached)}
-        for sized in (False, True):
-            good, work_s = zip(*(bound(calls, sized=sized) for calls in workloads), strict=True)
-            scores["bound, sizes seen" if sized else "bound"] = Score(
-                goodput=sum(good) / sum(sum(run.good) for run in reached),
-                work=sum(work_s) / sum(sum(run.work_s) for run in reached),
-            )
+        scores |= _bounds(workloads, reached)
         for name, make in chosen.items():
             runs = [figures(simulate(calls, self.build(), make(calls))) for calls in workloads]
             scores[name] = _score(workloads[0], runs, reached)
@@ -87,6 +84,19 @@ def chosen(station: str) -> dict[str, contenders.DoorMaker]:
     """All contenders that are worth a row."""
     names = contenders.OURS if station == SHARING else (contenders.GIVEN, contenders.BLIND)
     return {name: contenders.OURS[name] for name in names} | contenders.OTHERS
+
+
+def _bounds(workloads: list[Workload], best: list[Figures]) -> dict[str, Score]:
+    most = {
+        BOUND: [bound(calls, sized=False) for calls in workloads],
+        BOUND_SIZED: [bound(calls, sized=True) for calls in workloads],
+        BOUND_SMALL: [small_first(calls) for calls in workloads],
+    }
+    good, work_s = sum(sum(run.good) for run in best), sum(sum(run.work_s) for run in best)
+    return {
+        name: Score(goodput=sum(calls for calls, _ in each) / good, work=sum(done_s for _, done_s in each) / work_s)
+        for name, each in most.items()
+    }
 
 
 def _score(calls: Workload, runs: list[Figures], best: list[Figures]) -> Score:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from benchmarks.limiting.bars import Bar, bars
+from benchmarks.limiting.contended import HOGGED
 from benchmarks.limiting.workload import DEADLINE_S, STEPS
 
 if TYPE_CHECKING:
@@ -22,16 +23,16 @@ def title(cell: Cell, limits: list[list[int]]) -> str:
 
 
 def table_of(cell: Cell, scores: dict[str, Score], limits: list[list[int]]) -> Table:
-    """One row for each contender; an exclamation mark where it misses an aim."""
+    """One row for each contender, with the aims that it misses, in brackets those above the bound."""
     table = Table(title=title(cell, limits), title_justify="left")
     table.add_column("limiter", no_wrap=True)
     columns = ("goodput", "work", "p99 / D", *(f"away {phase.title}" for phase in STEPS))
     for column in (*columns, "away by quarter of size; top tenth", "back after steps, s", "misses"):
         table.add_column(column, justify="right")
     for name, score in scores.items():
-        table.add_row(
-            name, *_figures(score), ", ".join(bar.title for bar in bars(cell, name, score) if not bar.reached)
-        )
+        missed = [bar for bar in bars(cell, name, scores) if not bar.reached]
+        titles = ", ".join(bar.title if bar.possible else f"({bar.title})" for bar in missed)
+        table.add_row(name, *_figures(score), titles)
     return table
 
 
@@ -62,17 +63,32 @@ def longer_table(shares: dict[str, dict[str, float]]) -> Table:
     return table
 
 
+def hog_table(shares: dict[str, list[float]]) -> Table:
+    """Share of the calls done in time beside a process that wants the same processor."""
+    table = Table(
+        title="done in time, of those that came: one worker, lognormal, and a hog that takes its turn with the calls",
+        title_justify="left",
+    )
+    table.add_column("limiter", no_wrap=True)
+    for phase in HOGGED:
+        table.add_column(phase.title, justify="right")
+    for name, each in shares.items():
+        table.add_row(name, *(f"{100 * share:.1f} %" for share in each))
+    return table
+
+
 def bars_table(judged: list[tuple[str, Bar]]) -> Table:
-    """Every aim with the cell that comes nearest to missing it."""
+    """Every aim with how often it can be reached and is, and of where it can be the cell farthest from it."""
     table = Table(title="aims", title_justify="left")
-    for column in ("aim", "cells", "reached in", "worst", "where"):
+    for column in ("aim", "cells", "within the bound in", "reached in", "worst of these", "where"):
         table.add_column(column)
     groups: dict[str, list[tuple[str, Bar]]] = {}
     for where, bar in judged:
         sign = ">=" if bar.at_least else "<="
         groups.setdefault(f"{bar.title} {sign} {bar.aim:g}", []).append((where, bar))
     for aim, members in groups.items():
-        where, worst = min(members, key=lambda member: member[1].value if member[1].at_least else -member[1].value)
+        possible = [member for member in members if member[1].possible]
         reached = sum(bar.reached for _, bar in members)
-        table.add_row(aim, str(len(members)), str(reached), f"{worst.value:.3f}", where)
+        where, worst = min(possible or members, key=lambda member: member[1].value * (1 if member[1].at_least else -1))
+        table.add_row(aim, str(len(members)), str(len(possible)), str(reached), f"{worst.value:.3f}", where)
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from otel_inference.maintenance.climb import Climb
@@ -10,8 +12,8 @@ from otel_inference.maintenance.climb import Climb
 class Saturated:
     """As many calls as may run at once, on a machine whose total speed depends on how many do."""
 
-    def __init__(self, climb, speed):
-        self.climb, self.speed = climb, speed
+    def __init__(self, climb, speed, deadline_s=math.inf):
+        self.climb, self.speed, self.deadline_s = climb, speed, deadline_s
         self.running, self.now, self.count = [], 0.0, 0
         self.slowdown = 1.0
 
@@ -26,8 +28,9 @@ class Saturated:
             self.count += 1
             noise = 1 + 0.3 * ((self.count * 0.6180339887) % 1.0 - 0.5)
             started = self.running.pop(0)
-            slowness = noise * self.slowdown * parallel / self.speed(parallel)
-            self.climb.ended(self.now, len(self.running), started, slowness)
+            service_s = noise * self.slowdown * parallel / self.speed(parallel)
+            in_time = float(service_s <= self.deadline_s)
+            self.climb.ended(self.now, len(self.running), started, service_s, 1.0, in_time)
 
 
 def peak_at(best):
@@ -52,6 +55,15 @@ class TestClimb:
         Saturated(climb, lambda running: 100.0 * min(running, 4)).run(4000)
 
         assert climb._kept.limit == 4
+
+    def test_work_that_comes_too_late_counts_for_nothing(self):
+        """Where twice as many calls do half as much again but each takes longer than the deadline, fewer run."""
+        climb = Climb(4)
+        Saturated(climb, lambda running: 10.0 * running**0.6, deadline_s=0.15).run(4000)
+        free = Climb(4)
+        Saturated(free, lambda running: 10.0 * running**0.6).run(4000)
+
+        assert climb._kept.limit < 4 < free._kept.limit
 
     def test_rests_when_nothing_is_better(self):
         """After a while k does not move any more."""
@@ -98,7 +110,7 @@ class TestClimb:
             for running in range(calls):
                 climb.began(2.0 * burst + 0.001 * running, running + 1)
             for running in reversed(range(calls)):
-                climb.ended(2.0 * burst + 1.0, running, 2.0 * burst + 0.001 * (calls - 1 - running), 1.0)
+                climb.ended(2.0 * burst + 1.0, running, 2.0 * burst + 0.001 * (calls - 1 - running), 1.0, 1.0, 1.0)
 
         assert seen == {8}
 
@@ -107,7 +119,7 @@ class TestClimb:
         climb = Climb(8)
         for step in range(2000):
             climb.began(step * 1.0, 1)
-            climb.ended(step + 0.5, 0, step * 1.0, 1.0)
+            climb.ended(step + 0.5, 0, step * 1.0, 0.5, 1.0, 1.0)
 
         assert climb.limit == 8
 
@@ -116,6 +128,6 @@ class TestClimb:
         climb = Climb(4)
         for step in range(2000):
             climb.began(step * 0.1, 4)
-            climb.ended(step * 0.1 + 0.1, 3, step * 0.1, None)
+            climb.ended(step * 0.1 + 0.1, 3, step * 0.1)
 
         assert climb.limit == 4

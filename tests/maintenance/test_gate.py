@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
+from benchmarks.limiting.gated import Gated
+from benchmarks.limiting.simulation import simulate
+from benchmarks.limiting.station import ProcessorSharing
+from benchmarks.limiting.workload import MEAN_S, SERVICES, Phase, workload
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_inference.errors import ConfigError
-from otel_inference.maintenance.gate import Gate, ServiceTime
+from otel_inference.maintenance.gate import Gate
+from otel_inference.maintenance.service_time import ServiceTime
 
 
 def taught(service_s=0.1, *, deadline_s=1.0, workers=1, size=None, calls=40, **options):
@@ -137,6 +142,42 @@ class TestSizes:
 
         assert not gate.admit(300.0, 1, 0, 2000)
         assert gate.admit(300.0, 0, 0, 2000)
+
+    def overloaded(self, sizes):
+        """A gate whose calls have such sizes in turn and take 0.001 s for each unit; all but few are turned away."""
+        gate = Gate(1.0, 1)
+        for call in range(200):
+            size = sizes[call % len(sizes)]
+            assert gate.admit(call, 0, 0, size)
+            gate.finished(call + 0.5, call, 0.001 * size, size)
+        for _ in range(400):
+            gate.admit(300.0, 1, 10**6, 100)
+        return gate
+
+    def test_overload_turns_nobody_away_for_a_size_that_fits(self):
+        """What needs no more than three eighths of the deadline may join the same queue, be it small or large."""
+        for size in (20, 100, 280):
+            shorter, longer = self.overloaded([20, 100, 180]), self.overloaded([20, 100, 180])
+            assert queue(shorter, 5, at=300.0, size=100) == 5
+            assert queue(longer, 6, at=300.0, size=100) == 6
+
+            assert shorter.admit(300.0, 1, 5, size)
+            assert not longer.admit(300.0, 1, 6, size)
+
+    def test_overload_leaves_large_calls_what_is_unsure(self):
+        """A call has to be in time even if it takes a little more than expected; how much is learned while calls wait."""
+        steady, unsteady = self.overloaded([20, 100, 180]), self.overloaded([20, 100, 180])
+        for gate, factors in ((steady, (1.0, 1.0)), (unsteady, (0.5, 1.5))):
+            for call in range(1000):
+                gate.admit(300.0, 1, 1, 100)
+                gate.finished(300.0, 299.0, 0.1 * factors[call % 2], 100)
+
+        assert steady.may_start(300.0, 0.85, 140)
+        assert not unsteady.may_start(300.0, 0.85, 140)
+
+    def test_overload_with_equal_sizes_keeps_the_queue_short(self):
+        """Where no size can profit from a longer queue, waiting longer would make calls later and nobody better off."""
+        assert queue(self.overloaded([100]), 20, at=300.0, size=100) < 4
 
     def test_whoever_leaves_takes_its_work_along(self):
         """The wait of the next one is shorter by what the cancelled call would have taken, not by a mean call."""
@@ -369,3 +410,39 @@ class TestUnknownPlaces:
     def test_a_given_number_stays(self):
         """Whatever the calls say."""
         assert saturate(Gate(100.0, 7), 50) == 7
+
+
+class TestShortDeadline:
+    """A given deadline so short that hardly any call can wait."""
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_does_not_hold_k_where_it_is(self, seed):
+        """Places that are empty between two calls are no proof that there are enough, while calls are turned away."""
+        calls = workload(4, SERVICES["lognormal"], seed, (Phase(title="", load=0.5, duration_s=40.0),))
+        gate = Gate(1.4 * MEAN_S, guess=2)
+        simulate(calls, ProcessorSharing(4, 0.15), Gated(gate, calls, sized=True))
+
+        assert gate.run_limit(40.0) > 2
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_does_not_keep_it_at_one_where_nothing_is_known(self, seed):
+        """Without a guess and without sizes, too, it leaves the one place that it begins with."""
+        calls = workload(4, SERVICES["exponential"], seed, (Phase(title="", load=0.5, duration_s=60.0),))
+        gate = Gate(1.4 * MEAN_S)
+        simulate(calls, ProcessorSharing(4, 0.15), Gated(gate, calls, sized=False))
+
+        assert gate.run_limit(60.0) > 1
+
+
+class TestFirstSizes:
+    """Calls of one size at first, others later."""
+
+    def test_do_not_spoil_the_search_for_k(self):
+        """The first calls say nothing of how time grows with size; what is learned from the next ones counts at once."""
+        calls = workload(16, SERVICES["bimodal"], 0, (Phase(title="", load=0.5, duration_s=4.0),))
+        calls.work_s[:20] = [0.025] * 20
+        calls.sizes[:20] = [100.0] * 20
+        gate = Gate(10 * MEAN_S, guess=2)
+        simulate(calls, ProcessorSharing(16, 0.15), Gated(gate, calls, sized=True))
+
+        assert gate.run_limit(4.0) > 4

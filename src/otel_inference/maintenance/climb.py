@@ -22,7 +22,11 @@ _PATIENCE: Final = 2
 _LEAST: Final = 5
 """Calls of a block that have to say something."""
 _BUSY: Final = 0.9
-"""Share of the places that have to be taken on average for a block to tell something."""
+_BUSY_REFUSING: Final = 0.7
+"""Share of the places that have to be taken on average for a block to tell something.
+
+Fewer where calls are turned away meanwhile: a deadline that leaves no time to wait leaves places empty between calls.
+"""
 _SHORT_HOLD_S: Final = 10.0
 _LONG_HOLD_S: Final = 120.0
 _SHIFT: Final = math.log(1.22)
@@ -30,52 +34,79 @@ _SHIFT: Final = math.log(1.22)
 
 
 class _Sample:
-    """Slowness of calls under one limit, and how many of them ran at once."""
+    """Calls under one limit: how long they took for how much work, and how many of them ran at once."""
 
-    __slots__ = ("calls", "limit", "mean", "running", "square")
+    __slots__ = ("calls", "in_time", "limit", "running", "time_s", "time_square", "time_work", "work", "work_square")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.calls = 0
-        self.mean = self.square = self.running = 0.0
+        self.running = 0.0
+        """How many ran at once on average."""
+        self.time_s = self.work = 0.0
+        self.time_square = self.time_work = self.work_square = 0.0
+        self.in_time = 0.0
+        """Work of those that did not take longer than the deadline."""
 
-    def add(self, slowness: float) -> None:
-        """Count a call (Welford, 1962)."""
+    def add(self, service_s: float, work: float, in_time: float) -> None:
+        """Count a call."""
         self.calls += 1
-        away = slowness - self.mean
-        self.mean += away / self.calls
-        self.square += away * (slowness - self.mean)
+        self.time_s += service_s
+        self.work += work
+        self.time_square += service_s * service_s
+        self.time_work += service_s * work
+        self.work_square += work * work
+        self.in_time += in_time
 
     def merge(self, other: _Sample) -> None:
-        """Count the calls of another sample too (Chan, Golub and LeVeque, 1979)."""
-        calls = self.calls + other.calls
-        share = other.calls / calls
-        away = other.mean - self.mean
-        self.square += other.square + away * away * self.calls * share
-        self.mean += away * share
-        self.running += (other.running - self.running) * share
-        self.calls = calls
+        """Count the calls of another sample too."""
+        self.running += (other.running - self.running) * other.calls / (self.calls + other.calls)
+        self.calls += other.calls
+        self.time_s += other.time_s
+        self.work += other.work
+        self.time_square += other.time_square
+        self.time_work += other.time_work
+        self.work_square += other.work_square
+        self.in_time += other.in_time
+
+    def slowness(self) -> float:
+        """Seconds per unit of work: of all the calls together, for those of little work say the least of it."""
+        return self.time_s / self.work
+
+    def variance(self) -> float:
+        """Variance of the logarithm of the slowness, which is a ratio (Cochran, 1977, "Sampling Techniques", 6.4)."""
+        ratio = self.slowness()
+        square = self.time_square - 2.0 * ratio * self.time_work + ratio * ratio * self.work_square
+        return max(0.0, square) / (self.time_s * self.time_s) * self.calls / (self.calls - 1)
 
     def log_rate(self) -> float:
-        """Logarithm of the work done per second."""
-        return math.log(self.running / self.mean)
+        """Logarithm of the work done in time per second; half a call is added on either side, so that it is finite."""
+        half = 0.5 * self.work / self.calls
+        share = (self.in_time + half) / (self.work + 2.0 * half)
+        return math.log(self.running / self.slowness() * share)
 
-    def log_variance(self) -> float:
-        """Variance of the logarithm of the mean: the squared coefficient of variation over n (delta method)."""
-        return self.square / (self.calls - 1) / self.calls / (self.mean * self.mean)
+    def log_rate_variance(self) -> float:
+        """Variance of `log_rate`: with that of the slowness those of how many ran and were in time, if not all were.
+
+        A place is taken or empty for about as long as a call takes, so that n calls are worth n / 2 looks.
+        """
+        empty = max(0.0, self.limit / self.running - 1.0)
+        late = 1.0 - self.in_time / self.work
+        return self.variance() + 2.0 * (empty + late) / self.calls
 
 
 class Climb:
-    """Finds how many running calls do the most work, and of those that do about as much the fewest.
+    """Finds how many running calls do the most work in time, and of those that do about as much the fewest.
 
-    The work done per second is X = N / slowness, N being the mean number of running calls and slowness the mean time
-    that a call takes per unit of size (Little, 1961, "A proof for the queuing formula L = lambda W"). Two limits take
-    turns in short blocks, so that a drift of the machine meets both; a step of it, seen as two blocks of one limit
-    that disagree, begins the comparison anew. A block is made of calls that start one after the other while as many
-    run as may, and lasts until most of them have ended: the first to end would be the short ones. d = ln X' - ln X
-    and its standard error say which limit is kept: a larger one has to be better by 3 %, a smaller one may be worse
-    by that much. Steps double and halve first, then change a fifth. When no step helps, the limit is held for 10 s,
-    then for 20 s, up to 120 s, or until the slowness has changed by 22 %.
+    The work done per second is X = N / slowness, N being the mean number of running calls and slowness the time that
+    they take over their work (Little, 1961, "A proof for the queuing formula L = lambda W"), times the share of it that
+    took no longer than the deadline: with more calls at once each takes longer. Two limits take turns in short blocks,
+    so that a drift of the machine meets both; a step of it, seen as two blocks of one limit that disagree, begins the
+    comparison anew. A block is made of calls that start one after the other while as many run as may, and lasts until
+    most of them have ended: the first to end would be the short ones. d = ln X' - ln X and its standard error say which
+    limit is kept: a larger one has to be better by 3 %, a smaller one may be worse by that much. Steps double and halve
+    first, then change a fifth. When no step helps, the limit is held for 10 s, then for 20 s, up to 120 s, or until the
+    slowness has changed by 22 %.
 
     One thread at a time.
 
@@ -84,8 +115,8 @@ class Climb:
     """
 
     __slots__ = (
-        "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_running",
-        "_since_s", "_starts", "_step", "_tried", "_until_s", "_up", "limit",
+        "_block", "_busy_s", "_changed_s", "_ends", "_failed", "_hold_s", "_hold_until_s", "_kept", "_patience", "_refused",
+        "_running", "_starts", "_step", "_tried", "_until_s", "_up", "limit", "since_s",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -95,8 +126,11 @@ class Climb:
         self._running = 0
         self._busy_s = self._changed_s = 0.0
         """Call-seconds since the block began, and until when they are counted."""
-        self._since_s = self._until_s = math.inf
-        """When the first and the last call of the block started; infinite while that has not happened."""
+        self.since_s = self._until_s = math.inf
+        """When the first and the last call of the block started; infinite while that has not happened.
+
+        Before the first has, only that as many run as may is of interest.
+        """
         self._starts = self._ends = self._patience = 0
         """Calls that are yet to start and to end until the block is complete."""
         self._step = 0
@@ -113,7 +147,20 @@ class Climb:
 
     def counts(self, started: float) -> bool:
         """Whether a call that started then is one of those compared."""
-        return self._since_s < started <= self._until_s
+        return self.since_s < started <= self._until_s
+
+    def refused(self) -> None:
+        """Say that a call was turned away."""
+        self._refused = True
+
+    def again(self, now: float) -> None:
+        """Begin the comparison that goes on anew: what was counted is no measure of the same thing.
+
+        Args:
+            now: Seconds on the caller's clock.
+        """
+        if self._hold_until_s is None:
+            self._compare(now, self._kept)
 
     def began(self, now: float, running: int) -> None:
         """Say that a call started.
@@ -122,42 +169,42 @@ class Climb:
             now: Seconds on the caller's clock.
             running: How many run now.
         """
-        if running != self.limit and self._since_s > now:
-            return  # as most of the time
         self._count(now, running)
-        if self._since_s < now and self._starts:
+        if self.since_s < now and self._starts:
             self._starts -= 1
             if not self._starts:
                 self._until_s = now
 
-    def ended(self, now: float, running: int, started: float, slowness: float | None) -> None:
+    def ended(
+        self, now: float, running: int, started: float, service_s: float = 0.0, work: float = 0.0, in_time: float = 0.0
+    ) -> None:
         """Say that a call ended, and change `limit` if that is due.
 
         Args:
             now: Seconds on the caller's clock.
             running: How many run now.
             started: When it started.
-            slowness: Seconds that it took per unit of size; `None` where that says nothing.
+            service_s: Seconds that it was worked on.
+            work: What it was of work, in any unit; 0 where its time says nothing.
+            in_time: The same if it took no longer than the deadline, else 0.
         """
-        if running != self.limit and self._since_s > now:
-            return
         self._count(now, running)
         if started > self._until_s:
             self._patience -= 1
-        elif started > self._since_s:
+        elif started > self.since_s:
             self._ends -= 1
-            if slowness is not None:
-                self._block.add(slowness)
+            if work:
+                self._block.add(service_s, work, in_time)
         if not self._ends or not self._patience:
             self._close(now)
 
     def _count(self, now: float, running: int) -> None:
-        if self._since_s <= now:
+        if self.since_s <= now:
             self._busy_s += self._running * max(0.0, now - self._changed_s)
         elif running == self.limit:
             # For the first time since the limit changed, or since the clock went back.
             self._begin(self.limit)
-            self._since_s = now
+            self.since_s = now
         self._changed_s = now
         self._running = running
 
@@ -166,7 +213,8 @@ class Climb:
         self.limit = limit
         self._block = _Sample(limit)
         self._busy_s = 0.0
-        self._since_s = self._until_s = math.inf
+        self._refused = False
+        self.since_s = self._until_s = math.inf
         self._starts = max(_BLOCK, limit)
         self._ends = self._starts
         self._patience = _PATIENCE * self._starts
@@ -174,8 +222,9 @@ class Climb:
     def _close(self, now: float) -> None:
         """Make use of a block, if as many calls ran as might and enough of them say something."""
         block = self._block
-        block.running = self._busy_s / max(now - self._since_s, 1e-9)
-        if block.running < _BUSY * block.limit or block.calls < _LEAST:
+        block.running = self._busy_s / max(now - self.since_s, 1e-9)
+        busy = _BUSY_REFUSING if self._refused else _BUSY
+        if block.running < busy * block.limit or block.calls < _LEAST:
             self._begin(block.limit)
         elif self._hold_until_s is None:
             self._take(now, block)
@@ -203,7 +252,7 @@ class Climb:
         """Whether the limit that is tried is better; `None` while that is open."""
         kept, tried = self._kept, self._tried
         gain = tried.log_rate() - kept.log_rate() + (-_TIE if self._up else _TIE)
-        error = math.sqrt(kept.log_variance() + tried.log_variance())
+        error = math.sqrt(kept.log_rate_variance() + tried.log_rate_variance())
         if gain > _SURE * error:
             return True
         if gain < -_UNLIKELY * error:
@@ -249,5 +298,5 @@ class Climb:
 
 def _shifted(before: _Sample, now: _Sample) -> bool:
     """Whether calls under the same limit became slower or faster by more than chance and 22 %."""
-    change = abs(math.log(now.mean / before.mean))
-    return change > _SHIFT and change > 3.0 * math.sqrt(before.log_variance() + now.log_variance())
+    change = abs(math.log(now.slowness() / before.slowness()))
+    return change > _SHIFT and change > 3.0 * math.sqrt(before.variance() + now.variance())

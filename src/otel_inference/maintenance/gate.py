@@ -7,112 +7,29 @@ from typing import Final
 
 from otel_inference.errors import ConfigError
 from otel_inference.maintenance.climb import Climb
+from otel_inference.maintenance.service_time import ServiceTime
 
-_MANY: Final = 50
-_FADE: Final = 1 / _MANY
-"""Weight of one more call or arrival in a fading mean."""
-_HIGH: Final = 0.9
-"""Quantile of the service time that a waiting call of unknown size is left in overload."""
-_HIGH_UP: Final = 0.1 * _HIGH
-_HIGH_DOWN: Final = 0.1 * (_HIGH - 1.0)
-"""Steps of that quantile over the mean, which balance where one call in ten is slower."""
-_WARM_UP: Final = 3
-"""First calls of each size class, which teach nothing: they compile, allocate and load."""
-_OUTLIER: Final = 10.0
-"""A service time counts for at most so many times what was expected."""
+_FADE: Final = 0.02
+"""Weight of one more arrival, or of one more call, in a fading mean."""
 _ENOUGH: Final = 10
-"""Calls to know before anything is expected."""
-
+"""Calls to know before a deadline is made of them."""
 _OVERLOADED: Final = 0.8
 """Share of the arrivals admitted below which there is overload."""
 _STANDING: Final = 1.5
 """Deadlines after which a queue that was never empty means overload, and after which a pause ends it."""
 _IDLE: Final = math.log(0.01)
-_IDLE_SIZED: Final = math.log(0.001)
-"""Share of the time, as a logarithm, for which a place may be empty because the queue was kept short.
-
-Less where sizes are known: then a longer queue makes no call late.
-"""
+"""Share of the time, as a logarithm, for which a place may be empty because the queue was kept short."""
+_ROOM: Final = 0.375
+_ROOM_CALLS: Final = 3.0
+"""What a queue of calls of different sizes leaves in overload: this share of the deadline, or so many calls of the size asked for."""
+_MOST_ROOM: Final = 0.65
+"""The same share at most, where the queue is longer than keeps the places busy."""
+_HALF: Final = 0.5
+"""Share of the deadline beyond which nothing is left, however long calls take."""
 _UNKNOWN_QUEUE: Final = 10
 """Calls that may wait for each place while service time or deadline are unknown."""
 _LEAST_SHARE: Final = 0.01
-
-
-class ServiceTime:
-    """How long calls are worked on, and how that grows with their size.
-
-    Of sized calls: least squares with fading weights of time = fixed + per_size * size, neither part negative. Of
-    the others: the mean. The high quantile is kept as a multiple of the mean, so that it follows at once when the
-    machine becomes slower; it moves by stochastic approximation (Robbins and Monro, 1951).
-
-    Attributes:
-        mean_s: Fading mean of all calls; 0 while none is known.
-        high_s: 0.9 quantile of all calls.
-        mean_size: Fading mean of the known sizes; 0 while none is.
-    """
-
-    __slots__ = (
-        "_fitted", "_high", "_known", "_known_sized", "_seen", "_size_square", "_size_time", "_time", "high_s",
-        "mean_s", "mean_size",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.mean_s = self.high_s = 0.0
-        self._high = -math.log(1.0 - _HIGH)  # as of an exponential distribution
-        self._known = self._known_sized = 0
-        self.mean_size = self._time = self._size_square = self._size_time = 0.0
-        self._fitted: tuple[float, float] | None = 0.0, 0.0
-        self._seen: dict[int, int] = {}
-
-    def expect(self, size: float | None) -> float:
-        """Seconds that a call of this size takes; 0 while none is known."""
-        if size is None or not self._known_sized:
-            return self.mean_s
-        fixed_s, per_size_s = self.fit()
-        return fixed_s + per_size_s * size
-
-    def fit(self) -> tuple[float, float]:
-        """Seconds that a sized call takes whatever its size, and seconds per unit of size."""
-        if self._fitted is None:
-            size, time_s = self.mean_size, self._time
-            spread = self._size_square - size * size
-            # Sizes that are all alike say nothing of how time grows with them.
-            alike = spread <= 1e-6 * self._size_square
-            slope = 0.0 if alike else (self._size_time - size * time_s) / spread
-            per_size_s = min(max(slope, 0.0), time_s / size)
-            self._fitted = time_s - per_size_s * size, per_size_s
-        return self._fitted
-
-    def learn(self, service_s: float, size: float | None) -> float:
-        """Learn from a call.
-
-        Args:
-            service_s: How long it was worked on.
-            size: Its size, where known.
-
-        Returns:
-            What it counted for: less than `service_s` for an outlier, 0 for one of the first of its size class.
-        """
-        kind = -1 if size is None else int(size).bit_length()
-        seen = self._seen.get(kind, 0)
-        if seen < _WARM_UP:
-            self._seen[kind] = seen + 1
-            return 0.0
-        known = self._known = self._known + 1
-        if service_s > _OUTLIER * self.mean_s and known > _ENOUGH:
-            service_s = min(service_s, _OUTLIER * self.expect(size))
-        self.mean_s += (service_s - self.mean_s) * (_FADE if known > _MANY else 1 / known)
-        self._high += _HIGH_UP if service_s > self.high_s else _HIGH_DOWN
-        self.high_s = self._high * self.mean_s
-        if size is not None:
-            known = self._known_sized = self._known_sized + 1
-            weight = _FADE if known > _MANY else 1 / known
-            self.mean_size += (size - self.mean_size) * weight
-            self._time += (service_s - self._time) * weight
-            self._size_square += (size * size - self._size_square) * weight
-            self._size_time += (size * service_s - self._size_time) * weight
-            self._fitted = None
-        return service_s
+_FOREVER: Final = math.inf
 
 
 class Gate:
@@ -121,11 +38,18 @@ class Gate:
     A call that finds a free place and nobody waiting starts, even one that will take longer than the deadline:
     a forecast may be wrong, and only running calls correct it. Another one waits if its expected wait and its expected
     service time are within the deadline, and if the queue is no longer than is good: bursts may use what the deadline
-    leaves beyond a mean service time; in overload (more than a fifth of the arrivals is turned away, or the queue has
-    not been empty for 1.5 deadlines) a high quantile of the service time has to be left. At any time the queue is only
-    so long that a place is empty for 1 % of the time, for 0.1 % where sizes are known: with a share a of the arrivals
-    admitted, m waiting calls leave it empty for about a ** m of the time (the queue M/M/1 with a limit). Whoever waits
-    is started in the order of arrival whatever its size, unless by then it would be done too late.
+    leaves beyond a mean service time. In overload (more than a fifth of the arrivals is turned away, or the queue has
+    not been empty for 1.5 deadlines) more has to be left:
+
+    - Of calls of unknown or similar size a high quantile of the service time. At any time their queue is only so long
+      that a place is empty for 1 % of the time: with a share a of the arrivals admitted, m waiting calls leave it empty
+      for about a ** m of the time (the queue M/M/1 with a limit).
+    - Of calls whose sizes differ what nine in ten of that size need, and at least three eighths of the deadline or three
+      calls of the mean size asked for, whichever is more, but at most half of it, or 0.65 where the queue is longer than
+      keeps the places busy. So whatever needs no more than that may join the queue, small or large. A call that needs
+      more is let in where the queue is shorter.
+
+    Whoever waits is started in the order of arrival whatever its size, unless by then it would be done too late.
 
     Service times are learned from the calls (`ServiceTime`); nothing else is assumed of them. The rule and its
     constants are own work; `benchmarks/limiting` measures it beside others.
@@ -154,7 +78,7 @@ class Gate:
     """
 
     __slots__ = (
-        "_admitted", "_arrived_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_limit", "_running",
+        "_admitted", "_arrived_s", "_asked_s", "_base", "_blind", "_calm", "_calm_s", "_climb", "_deadline_s", "_empty_s", "_given", "_grows", "_limit", "_running",
         "_service", "_typical", "_waiting", "_waiting_size", "_waiting_sized",
     )  # fmt: skip
 
@@ -164,22 +88,26 @@ class Gate:
             raise ConfigError(msg)
         self._limit = _least_one("workers", workers) or _least_one("guess", guess) or 1
         self._given = deadline_s is not None
-        self._deadline_s = math.inf if deadline_s is None else deadline_s
+        self._deadline_s = _FOREVER if deadline_s is None else deadline_s
         self._climb = Climb(self._limit) if workers is None else None
         self._blind = guess is None
         """Whether the climb learns from calls of unknown size."""
         self._service = ServiceTime()
+        self._asked_s = 0.0
+        """Mean service time of those that would have to wait: of those that run it is shorter if large ones may not."""
         self._calm = 0
         self._calm_s = 0.0
         """Mean service time while nobody waits."""
         self._admitted = 1.0
         """Fading share of the arrivals that were admitted."""
-        self._arrived_s = self._empty_s = -math.inf
+        self._arrived_s = self._empty_s = -_FOREVER
         self._running = 0
         self._waiting = self._waiting_sized = 0
         self._waiting_size = 0.0
         self._base, self._typical = 0.0, 1.0
         """Sizes that are as much work as what every call costs, and as a call of unknown size."""
+        self._grows = False
+        """Whether work was known to grow with size when the comparison that goes on began."""
 
     @property
     def deadline_s(self) -> float:
@@ -214,15 +142,18 @@ class Gate:
         if now - self._arrived_s > _STANDING * limit_s:
             self._admitted = 1.0
         self._arrived_s = now
-        self._running = running
         self._waiting = queued
+        if self._climb is not None:
+            self._running = running
         if not queued:
             self._empty_s = now
-            self._waiting_sized = 0
-            self._waiting_size = 0.0
+            if self._waiting_sized:
+                self._waiting_sized = 0
+                self._waiting_size = 0.0
             if running < self._limit:
                 self._admitted += (1.0 - self._admitted) * _FADE
-                self._start(now)
+                if self._climb is not None:
+                    self._start(now, self._climb)
                 return True
         return self._queue(now, queued, _proper(size), limit_s)
 
@@ -264,14 +195,19 @@ class Gate:
         limit_s = self._deadline_s if deadline_s is None else deadline_s
         if size is not None:
             needed_s = self._service.expect(size)
+            if self._overloaded(now, limit_s):
+                needed_s *= self._service.sure
         elif self._overloaded(now, limit_s):
             needed_s = self._reserve_s(limit_s)
         else:
             # Nobody has a better chance in its place: half of the mean is done in time often enough.
             needed_s = 0.5 * self._service.mean_s
         if waited_s + needed_s > limit_s:
+            if self._climb is not None:
+                self._climb.refused()
             return False
-        self._start(now)
+        if self._climb is not None:
+            self._start(now, self._climb)
         return True
 
     def left(self, now: float, size: float | None = None) -> None:  # noqa: ARG002 - as the other methods
@@ -304,20 +240,17 @@ class Gate:
             size: As for `admit`.
             ok: Whether its time says something of the service: it did not fail and was not cold.
         """
-        self._running = max(0, self._running - 1)
         counted_s = 0.0
-        if ok and 0.0 < service_s < math.inf:
-            size = _proper(size)
+        if ok and 0.0 < service_s < _FOREVER:
+            if size is not None:
+                size = _proper(size)
+                if size is not None and self._waiting:
+                    self._service.doubt(service_s, size)
             counted_s = self._service.learn(service_s, size)
             if counted_s and not self._given and not self._waiting:
                 self._learn_deadline(counted_s)
-        climb = self._climb
-        if climb is not None:
-            slowness = None
-            if counted_s and (self._blind or size is not None) and climb.counts(started):
-                slowness = self._slowness(climb, counted_s, size)
-            climb.ended(now, self._running, started, slowness)
-            self._limit = climb.limit
+        if self._climb is not None:
+            self._end(now, self._climb, started, counted_s, size)
 
     def expected_s(self, size: float | None = None) -> float:
         """Seconds that a call is expected to be worked on; 0 while nothing is known.
@@ -342,10 +275,13 @@ class Gate:
     def _queue(self, now: float, queued: int, size: float | None, deadline_s: float) -> bool:
         """Have a call wait, or not."""
         needed_s = self._service.expect(size)
+        self._asked_s += (needed_s - self._asked_s) * _FADE
         if needed_s > deadline_s:
             return False  # whatever the load
         if not self._may_wait(now, queued, size, deadline_s, needed_s):
             self._admitted = max(_LEAST_SHARE, self._admitted * (1.0 - _FADE))
+            if self._climb is not None:
+                self._climb.refused()
             return False
         self._admitted += (1.0 - self._admitted) * _FADE
         self._waiting += 1
@@ -354,25 +290,31 @@ class Gate:
             self._waiting_size += size
         return True
 
-    def _start(self, now: float) -> None:
-        self._running += 1
-        if self._climb is not None:
-            self._climb.began(now, self._running)
+    def _start(self, now: float, climb: Climb) -> None:
+        running = self._running = self._running + 1
+        if running == climb.limit or climb.since_s <= now:
+            climb.began(now, running)
 
     def _may_wait(self, now: float, queued: int, size: float | None, deadline_s: float, needed_s: float) -> bool:
         mean_s = self._service.mean_s
-        if not mean_s or deadline_s == math.inf:
+        if not mean_s or deadline_s == _FOREVER:
             return queued < _UNKNOWN_QUEUE * self._limit
         wait_s = self._wait_s(queued)
         if wait_s + needed_s > deadline_s:
             return False
         if not queued:
             return True
-        idle = _IDLE if size is None else _IDLE_SIZED
-        if queued * math.log(self._admitted) < idle:
+        by_size = size is not None and self._service.varied
+        needless = queued * math.log(self._admitted) < _IDLE
+        if needless and not by_size:
             return False
-        reserve_s = self._reserve_s(deadline_s) if self._overloaded(now, deadline_s) else mean_s
-        return wait_s + reserve_s <= deadline_s
+        if not self._overloaded(now, deadline_s):
+            needed_s = mean_s
+        elif by_size:
+            needed_s = max(self._service.sure * needed_s, self._room_s(deadline_s, needless=needless))
+        else:
+            needed_s = self._reserve_s(deadline_s)
+        return wait_s + needed_s <= deadline_s
 
     def _wait_s(self, queued: int) -> float:
         """Expected wait of one more: the work of those before it and what is left of one that runs, over k."""
@@ -387,7 +329,22 @@ class Gate:
 
     def _reserve_s(self, deadline_s: float) -> float:
         """What a waiting call is left of the deadline in overload; where calls take long, not more than half of it."""
-        return max(self._service.mean_s, min(self._service.high_s, 0.5 * deadline_s))
+        return max(self._service.mean_s, min(self._service.high_s, _HALF * deadline_s))
+
+    def _room_s(self, deadline_s: float, *, needless: bool) -> float:
+        """The same where sizes are looked at: what may join the queue is whatever needs no more than that."""
+        most = _MOST_ROOM if needless else _HALF
+        return max(_ROOM * deadline_s, min(_ROOM_CALLS * self._asked_s, most * deadline_s))
+
+    def _end(self, now: float, climb: Climb, started: float, counted_s: float, size: float | None) -> None:
+        running = self._running = self._running - 1 if self._running else 0
+        if running != climb.limit and climb.since_s > now:
+            return  # as most of the time
+        work = 0.0
+        if counted_s and (self._blind or size is not None) and climb.counts(started):
+            work = self._work(now, climb, size)
+        climb.ended(now, running, started, counted_s, work, work if counted_s <= self._deadline_s else 0.0)
+        self._limit = climb.limit
 
     def _learn_deadline(self, service_s: float) -> None:
         service = self._service
@@ -396,13 +353,18 @@ class Gate:
         if self._calm >= _ENOUGH:
             self._deadline_s = self._calm_s * max(10.0, 5.0 * service.high_s / service.mean_s)
 
-    def _slowness(self, climb: Climb, service_s: float, size: float | None) -> float:
-        """Time per unit of work, which is size and what every call costs; the same measure during a comparison."""
+    def _work(self, now: float, climb: Climb, size: float | None) -> float:
+        """Work of a call: its size and what every call costs, in units of size; the same during a comparison."""
+        fixed_s, per_size_s = self._service.fit()
         if climb.fresh:
-            fixed_s, per_size_s = self._service.fit()
             self._base = fixed_s / max(per_size_s, 1e-12 * fixed_s, 1e-300)
             self._typical = self._service.mean_size or 1.0
-        return service_s / ((self._typical if size is None else size) + self._base)
+            self._grows = per_size_s > 0.0
+        elif per_size_s > 0.0 and not self._grows:
+            # The first calls were all of one size: without theirs in it, the measure would be a poor one.
+            climb.again(now)
+            return 0.0
+        return (self._typical if size is None else size) + self._base
 
 
 def _least_one(name: str, value: int | None) -> int | None:
@@ -414,4 +376,4 @@ def _least_one(name: str, value: int | None) -> int | None:
 
 def _proper(size: float | None) -> float | None:
     """A size that work can be proportional to, or nothing."""
-    return size if size is not None and 0.0 < size < math.inf else None
+    return size if size is not None and 0.0 < size < _FOREVER else None
