@@ -9,9 +9,10 @@ from statistics import NormalDist
 import numpy as np
 
 from otel_inference.diagnosis.drift import ShiftDetector
-from otel_inference.diagnosis.mix import Baseline, compare, merged
+from otel_inference.diagnosis.mix import compare, merged
 from otel_inference.diagnosis.rate import RateDetector
 from otel_inference.diagnosis.slo import BurnWatch, Tier
+from otel_inference.diagnosis.work import Work
 from otel_inference.health.stretch import STRETCH_S, SizeKey, SizeTotals, Stretch
 
 DAY = 8640
@@ -79,23 +80,21 @@ def healthy_stretches(rng, traffic, windows):
 def false_findings(seed, traffic, windows=DAY):
     """How many findings each detector opens on healthy traffic, fed as the rules feed them."""
     rng = np.random.default_rng(seed)
-    baseline, latency = Baseline(), ShiftDetector()
-    errors, throughput = RateDetector(min_excess=0.01), RateDetector(direction=-1)
+    work, errors, throughput = Work(), RateDetector(min_excess=0.01), RateDetector(direction=-1)
     opened = {"latency": 0, "errors": 0, "throughput": 0}
     was = dict.fromkeys(opened, False)
     for index, (calls, failed, by_size) in enumerate(healthy_stretches(rng, traffic, windows), 1):
         at_s = index * STRETCH_S
-        residual = baseline.residual(by_size)
-        if residual is not None:
-            latency.update(residual.mean, at_s, weight=residual.calls)
-        if not latency.shifted:
-            baseline.add(by_size, at_s)
+        stretch = Stretch(at_s - STRETCH_S, at_s)
+        stretch.calls, stretch.errors, stretch.by_size = calls, failed, by_size
+        work.add(stretch)
         if calls:
             errors.update(failed, calls, at_s)
         throughput.update(calls, STRETCH_S, at_s)
-        for name, detector in (("latency", latency), ("errors", errors), ("throughput", throughput)):
-            opened[name] += detector.shifted and not was[name]
-            was[name] = detector.shifted
+        shifted = {"latency": work.is_slow, "errors": errors.shifted, "throughput": throughput.shifted}
+        for name, is_shifted in shifted.items():
+            opened[name] += is_shifted and not was[name]
+        was = shifted
     return opened
 
 

@@ -6,18 +6,20 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from otel_inference.diagnosis.usual import Learner, Sample, Usual, median
-from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, THRESHOLD, Watch, spare
+from otel_inference.diagnosis.usual import Learner, Sample, Usual, as_normal, median
+from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, Watch, spare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_THRESHOLD: Final = 4.15
+_LEARNED_FROM: Final = (12, 180)
 _GATE: Final = 0.75
 """Share of the least effect that a run must lie above it; of shifts just as large, half are estimated lower."""
 _DRIFT: Final = 1 / 6
 """Share of the least effect that the level may have drifted since it was learned."""
-_RETURN_THRESHOLD: Final = 3.1
-"""Standard errors by which a run must lie below half the shift, for the shift to be over."""
+_OVER: Final = 7.0
+"""Logarithm of how many times as likely the latest windows must be without the shift as with it, for it to be over."""
 _CUT: Final = 1.5
 """Two windows cut off to the most that counts are so many times what a shift takes."""
 
@@ -83,7 +85,7 @@ class ShiftDetector(Watch[Sample]):
         self._learner = Learner(noise_floor, most_drift=_DRIFT * min_effect)
         self._usual: Usual | None = None
         self._recent: deque[_Judged] = deque(maxlen=LONGEST_RUN)
-        super().__init__(phase)
+        super().__init__(threshold=_THRESHOLD, learned_from=_LEARNED_FROM, phase=phase)
 
     @property
     def baseline(self) -> float | None:
@@ -132,9 +134,7 @@ class ShiftDetector(Watch[Sample]):
     def _judged(self, sample: Sample, usual: Usual) -> _Judged:
         before = self._recent[-1] if self._recent else None
         follows = before is not None and usual.adjacent(before.at_s, sample.at_s)
-        precision = usual.precision(sample.weight)
-        cut = max(_cut(usual) / math.sqrt(precision), 2.0 * _GATE * self._min_effect)
-        excess = max(-cut, min(cut, sample.value - usual.level))
+        precision, excess = self._weighed(sample, usual)
         foretold = usual.autocorrelation * before.excess if before is not None and follows else 0.0
         return _Judged(sample.at_s, excess, precision * (excess - foretold), precision)
 
@@ -142,61 +142,85 @@ class ShiftDetector(Watch[Sample]):
         """Standard errors that the most telling run lies above what is usual, and its length.
 
         A step at the beginning of a run shows in full in the first surprise, and in each later one by what the
-        window before leaves of it. A run tells no more than what it does without its most extreme window bears out,
-        and in proportion less if that lies below the gate.
+        window before leaves of it; the step is estimated by generalised least squares from the surprises. A run tells
+        no more than what it does without its most extreme window bears out.
         """
         best, best_length = 0.0, 0
         left, gate = 1.0 - usual.autocorrelation, _GATE * self._min_effect
-        level_variance = math.pi / 2 / usual.windows  # of a median, in units of the stream's long-run variance
         surprise = precision = effect = extreme = 0.0
         for length, each in enumerate(reversed(self._recent), 1):
             weighted = each.precision * each.excess
             effect += weighted
             extreme = max(extreme, weighted)
             if length in _TESTED and effect > 0:
+                information = left * left * precision + each.precision
                 known = left * precision + each.precision
-                variance = left * left * precision + each.precision + known * known * level_variance
-                found = (left * surprise + each.surprise) / (usual.noise * math.sqrt(variance))
+                step = (left * surprise + each.surprise) / information
+                error = usual.noise * math.sqrt(information + known * known * usual.level_variance) / information
+                found = self._told(step, error) * min(1.0, step / gate)
                 if found > best:
-                    rest, of_rest = effect - extreme, (precision + each.precision) * (1.0 - 1.0 / length)
-                    found = min(found, spare(length) * rest / (_scatter(usual, length - 1) * math.sqrt(of_rest)))
-                    found *= min(1.0, max(0.0, rest) / (gate * of_rest))
+                    of_rest = (precision + each.precision) * (1.0 - 1.0 / length)
+                    rest_error = _scatter(usual, length - 1) / math.sqrt(of_rest)
+                    found = min(found, spare(length) * self._told((effect - extreme) / of_rest, rest_error))
                 if found > best:
                     best, best_length = found, length
             surprise += each.surprise
             precision += each.precision
-        return best, best_length
+        return as_normal(best, usual.degrees), best_length
+
+    def _told(self, step: float, error: float) -> float:
+        """Signed root of twice the logarithm of the likelihood ratio: a shift of the least effect or more, or none.
+
+        For an estimate above the least effect that is how many standard errors it is; one that is short of it counts
+        for less, as the shift would have to be at least that.
+        """
+        short = max(0.0, self._min_effect - step)
+        return math.sqrt(max(0.0, step * step - short * short)) / error if step > 0 else 0.0
 
     def _size(self, usual: Usual) -> float:
         return median([each.value for each in self._during]) - usual.level
 
     def _returned(self) -> bool:
-        """Whether a run of latest windows has returned below half of the shift, and below the gate."""
+        """Whether the shift is over: a run of latest windows is too unlikely with it, and lies below the gate.
+
+        The likelihood ratio of no shift to one as large as the windows before the run were (Wald, Sequential
+        Analysis, 1947): a shift that lasts is taken for over once in hundreds of windows, a large one never.
+        """
         usual = self._usual
         if usual is None:
             return True
-        half = max(self._size(usual), _GATE * self._min_effect) / 2
-        noise = usual.noise / (1.0 - usual.autocorrelation)  # of each, in a mean of many
-        precision = below = excess = 0.0
-        for length, each in enumerate(reversed(self._during), 1):
-            weight = usual.precision(each.weight)
-            cut = _cut(usual) / math.sqrt(weight)
+        gate = _GATE * self._min_effect
+        variance = (usual.noise / (1.0 - usual.autocorrelation)) ** 2  # of each, in a mean of many
+        windows = [self._weighed(each, usual) for each in self._during]
+        before = sum(weight for weight, _ in windows)
+        excess_before = sum(weight * excess for weight, excess in windows)
+        precision = excess = 0.0
+        for length, (weight, each) in enumerate(reversed(windows), 1):
             precision += weight
-            excess += weight * (each.value - usual.level)
-            below += weight * max(-cut, min(cut, half - (each.value - usual.level)))
-            if length >= RETURN_RUN and below >= _RETURN_THRESHOLD * noise * math.sqrt(precision):
-                return excess < _GATE * self._min_effect * precision
-            if length == LONGEST_RUN:
+            excess += weight * each
+            before -= weight
+            excess_before -= weight * each
+            if length == LONGEST_RUN or before <= 0:
                 break
+            shift = max(gate, excess_before / before)
+            likelier = shift * (shift / 2 * precision - excess) / variance
+            if length >= RETURN_RUN and likelier >= _OVER and excess < gate * precision:
+                return True
         return False
+
+    def _weighed(self, window: Sample, usual: Usual) -> tuple[float, float]:
+        """Precision of a window, and its excess, cut off as that of `_judged`."""
+        precision = usual.precision(window.weight)
+        cut = self._cut(usual, precision)
+        return precision, max(-cut, min(cut, window.value - usual.level))
+
+    def _cut(self, usual: Usual, precision: float) -> float:
+        """Excess that a window counts for at most: more than what is worth finding, and than chance."""
+        noise = usual.noise / math.hypot(1.0, 1.0 - usual.autocorrelation)
+        return max(_CUT * _THRESHOLD * noise / math.sqrt(precision), 2.0 * _GATE * self._min_effect)
 
 
 _TESTED: Final = frozenset(RUNS)
-
-
-def _cut(usual: Usual) -> float:
-    """Excess that a window counts for at most, where it is more than what is worth finding."""
-    return _CUT * THRESHOLD * usual.noise / math.hypot(1.0, 1.0 - usual.autocorrelation)
 
 
 def _scatter(usual: Usual, length: int) -> float:
