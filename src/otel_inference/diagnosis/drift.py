@@ -12,7 +12,7 @@ from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, Watch,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_THRESHOLD: Final = 4.15
+_THRESHOLD: Final = 4.2
 _LEARNED_FROM: Final = (12, 180)
 _GATE: Final = 0.75
 """Share of the least effect that a run must lie above it; of shifts just as large, half are estimated lower."""
