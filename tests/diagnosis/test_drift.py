@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_inference.diagnosis.drift import ShiftDetector
-from otel_inference.diagnosis.usual import Learner, Sample, as_normal, median
+from otel_inference.diagnosis.usual import as_normal, median
 
 STEP_S = 10.0
 NOISE = 0.05
@@ -357,41 +357,6 @@ def test_refuses_what_means_nothing(arguments):
     """A direction is up or down, and sizes are positive."""
     with pytest.raises(ValueError, match="expected 1 or -1"):
         ShiftDetector(**arguments)
-
-
-def test_learns_noise_without_outliers():
-    """Three spikes in ninety windows move neither the level nor, by much, the noise."""
-    rng = random.Random(3)
-    samples = [Sample(index * STEP_S, rng.gauss(2.0, 0.1), 10.0) for index in range(90)]
-    spiked = [each._replace(value=50.0) if index % 30 == 5 else each for index, each in enumerate(samples)]
-    quiet, usual = (Learner(0.001, 0.0).learn(each, 900.0) for each in (samples, spiked))
-
-    assert usual.level == pytest.approx(2.0, abs=0.03)
-    assert quiet.noise == pytest.approx(0.1, abs=0.02)
-    assert usual.noise == pytest.approx(quiet.noise, rel=0.35)
-
-
-def test_learns_autocorrelation_only_from_neighbours():
-    """Windows with a gap between them tell nothing about how one takes after the other."""
-    rng = random.Random(5)
-    values = [rng.gauss(0, 0.1) for _ in range(46)]
-    # Two windows in a row differ, and the one after each gap is like the one before it.
-    pairs = [(values[index // 2 + index % 2], 30.0 * (index // 2) + 10.0 * (index % 2)) for index in range(90)]
-    apart = [Sample(at_s, value, 1.0) for value, at_s in pairs]
-    in_a_row = [Sample(index * STEP_S, value, 1.0) for index, (value, _) in enumerate(pairs)]
-
-    assert Learner(0.02, 0.0).learn(apart, 1350.0).autocorrelation < 0.2
-    assert Learner(0.02, 0.0).learn(in_a_row, 900.0).autocorrelation > 0.4
-
-
-def test_learns_how_the_level_drifts_and_believes_a_little_of_it():
-    """After an hour of steady drift the level is that of now, not of ten minutes ago, as far as drift is believed."""
-    for most_drift in (1.0, 0.01):
-        learner = Learner(0.001, most_drift)
-        for begin in range(0, 400, 10):
-            samples = [Sample(w * STEP_S, 1e-3 * w, 1.0) for w in range(begin, begin + 90)]
-            usual = learner.learn(samples, (begin + 94.5) * STEP_S)
-        assert usual.level - 1e-3 * (begin + 44.5) == pytest.approx(min(most_drift, 0.05), abs=1e-6)
 
 
 def test_learns_at_different_times_by_phase():
