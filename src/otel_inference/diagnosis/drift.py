@@ -39,26 +39,28 @@ class _Judged(NamedTuple):
 class ShiftDetector(Watch[Sample]):
     """Finds a lasting shift of a stream's level, in one direction.
 
-    A window is compared with what is usual: the mean of the last 180 windows (at least 12, none older than two hours),
-    without the latest third or 12 of them, moved on by the drift of the last two hours. Runs of 2 to 36 latest windows
-    are tested for a shift at their beginning: a window-limited generalised likelihood ratio (Lai, JRSS B 57, 1995),
-    of a shift of the least effect or more against none. Its root is how many standard errors a run lies above what is
-    usual, by generalised least squares under autocorrelation of first order. The errors are those of the run and of what is usual; that
-    the noise is only estimated is allowed for by Student's distribution, which matters while few windows are known. A shift is found
-    at 4.2 standard errors, with an estimate of three quarters of the least effect or more, if the run without its most
-    extreme window bears that out, so that one outlier is not a shift.
+    A window is compared with what is usual: the mean of the last 180 windows (at least 12, none older than two
+    hours), without the latest third or 12 of them, moved on by the drift of the last two hours. Runs of 2 to 36
+    latest windows are tested for a shift at their beginning: a window-limited generalised likelihood ratio (Lai, JRSS
+    B 57, 1995), of a shift of the least effect or more against none. Its root is how many standard errors a run lies
+    above what is usual, by generalised least squares under autocorrelation of first order. The errors are those of
+    the run and of what is usual; that the noise is only estimated is allowed for by Student's distribution, which
+    matters while few windows are known. A shift is found at 4.2 standard errors, with an estimate of three quarters
+    of the least effect or more, if the run without its most extreme window bears that out, so that one outlier is not
+    a shift.
 
-    While a shift lasts, what is usual is frozen. It is over when the latest three windows or more are e⁷ times as likely
-    without it as with it, or after 30 minutes, when its level is accepted as the usual one. After a gap of more than
-    30 minutes the detector starts anew, in silence.
+    While a shift lasts, what is usual is frozen. It is over when the latest three windows or more are e⁷ times as
+    likely without it as with it, or after 30 minutes, when its level is accepted as the usual one. After a gap of
+    more than 30 minutes the detector starts anew, in silence.
 
     Simulated, with logarithms of latency and this least effect (`python -m benchmarks.detection`), with daily cycles
     of 40 % and an autocorrelation of 0.5: about one false alarm in two days where windows are noisy, none where they
-    are not. Where a window's mean scatters by up to 0.07 (ln, such as sigma 0.3 over 20 calls) a step by half is found
-    in two windows and one by a fifth in three; with that autocorrelation in two and in six. At 0.11 (sigma 0.5) it is
-    two and eight: nine in ten steps by half are found in three windows, and two in three steps by a fifth in ten, where the best
-    possible test, which knows what is usual and the step's size, would find 99 % and 93 %. At 0.22 (sigma 1) even that
-    finds a fifth in ten windows in one case of six. One slow window is taken for a shift in 0 to 2 of 100 cases.
+    are not. Where a window's mean scatters by up to 0.07 (ln, such as sigma 0.3 over 20 calls) a step by half is
+    found in two windows and one by a fifth in three; with that autocorrelation in two and in six. At 0.11 (sigma 0.5)
+    it is two and eight: nine in ten steps by half are found in three windows, and two in three steps by a fifth in
+    ten, where the best possible test, which knows what is usual and the step's size, would find 99 % and 93 %. At
+    0.22 (sigma 1) even that finds a fifth in ten windows in one case of six. One slow window is taken for a shift in
+    0 to 2 of 100 cases.
 
     Args:
         direction: 1 finds rises, -1 finds falls.
