@@ -75,6 +75,15 @@ def test_takes_windows_of_fewer_calls_for_noisier_at_once():
     assert quiet.noise == pytest.approx(2 * busy.noise, rel=0.15)
 
 
+def test_does_not_believe_a_few_windows_to_scatter_less_than_their_calls():
+    """Twelve windows that happen to be alike are as noisy as the calls behind them say; of sixty that is no chance."""
+    alike = [Sample(index * STEP_S, 0.01 * (index % 3), 20.0, 0.1) for index in range(60)]
+    few, many = (Learner(0.001, 0.0).learn(each, 600.0) for each in (alike[:12], alike))
+
+    assert few.noise > 0.08
+    assert many.noise < 0.02
+
+
 def test_a_score_of_few_windows_is_worth_less():
     """Six standard errors by a noise of five degrees of freedom are not even four by a known one."""
     assert as_normal(6.0, 5.0) < 4.0 < as_normal(6.0, 50.0) < as_normal(6.0, 5000.0) < 6.0

@@ -103,13 +103,15 @@ class ShiftDetector(Watch[Sample]):
         """How far the level has moved from the baseline, with its sign; 0 unless shifted."""
         return self._direction * self._size(self._usual) if self.shifted and self._usual is not None else 0.0
 
-    def update(self, value: float, at_s: float, *, weight: float = 1.0) -> float:
+    def update(self, value: float, at_s: float, *, weight: float = 1.0, error: float = 0.0) -> float:
         """Take one window's value; idle windows are left out.
 
         Args:
             value: Best a natural logarithm, so that shifts add. One that is not finite is ignored.
             at_s: When the window ended.
             weight: Samples behind the value; windows with fewer than usual count as noisier.
+            error: Standard error of the value by the scatter of these samples, where that is known: while there are
+                few windows, they are held to scatter at least as much.
 
         Returns:
             How surely the level has shifted: 0 for not at all, 0.5 where a shift is found, below 1 however sure it
@@ -117,7 +119,7 @@ class ShiftDetector(Watch[Sample]):
         """
         if not (math.isfinite(value) and weight > 0):
             return self._sureness
-        return self._take(Sample(at_s, self._direction * value, weight))
+        return self._take(Sample(at_s, self._direction * value, weight, error))
 
     def _forget(self) -> None:
         self._learner.forget()

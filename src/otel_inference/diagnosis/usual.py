@@ -23,6 +23,8 @@ _UNKNOWN_AUTOCORRELATION: Final = 0.5
 _UNKNOWN_FOR: Final = 24.0
 """The autocorrelation begins with what so many windows of 0.5 would have told: a few windows cannot tell it, and taking
 too little for it lets chance look like a shift."""
+_ENOUGH: Final = 60
+"""Fewer windows are not believed to scatter less than the samples behind them make them."""
 _DRIFT_OVER_S: Final = 7200.0
 _DRIFT_SEEN_S: Final = 1200.0
 """Over less time, drift cannot be told from chance."""
@@ -43,6 +45,8 @@ class Sample(NamedTuple):
     value: float
     weight: float
     """Samples behind it."""
+    error: float = 0.0
+    """Standard error of the value by the scatter of these samples; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +110,14 @@ class Learner:
         gaps_s = [after.at_s - before.at_s for before, after in pairwise(samples)]
         step_s = median(gaps_s)
         level = middle + fmean(_drawn_in([each.value - middle for each in samples]))
-        excess = [(value - level) * (1.0 if own >= weight else math.sqrt(own / weight)) for _, value, own in samples]
+        excess = [(value - level) * (1.0 if own >= weight else math.sqrt(own / weight)) for _, value, own, _ in samples]
         follows = [gap_s <= _ADJACENT * step_s for gap_s in gaps_s]
-        autocorrelation = self._learn_noise(excess, follows, weight)
+        least = (
+            self._noise_floor
+            if len(samples) >= _ENOUGH
+            else max(self._noise_floor, median([each.error for each in samples]))
+        )
+        autocorrelation = self._learn_noise(excess, follows, weight, least)
         self._degrees = min(_MOST_DEGREES, self._degrees + sum(each.at_s > self._until_s for each in samples))
         self._until_s = samples[-1].at_s
         drift, share = self._drift(level, samples, at_s)
@@ -124,7 +133,7 @@ class Learner:
             degrees=max(1.0, self._degrees * (1.0 - autocorrelation) - 2.0),
         )
 
-    def _learn_noise(self, excess: Sequence[float], follows: Sequence[bool], weight: float) -> float:
+    def _learn_noise(self, excess: Sequence[float], follows: Sequence[bool], weight: float, least: float) -> float:
         """Take another estimate of noise and autocorrelation into their averages; returns the latter."""
         self._learned = min(self._learned + len(excess), _MEMORY)
         drawn_in = _drawn_in(excess)
@@ -135,7 +144,7 @@ class Learner:
             after - autocorrelation * before * following
             for before, after, following in zip(drawn_in, excess[1:], follows, strict=False)
         ]
-        floor = self._noise_floor * math.sqrt(1.0 - autocorrelation**2)
+        floor = least * math.sqrt(1.0 - autocorrelation**2)
         noise, share = max(_spread(innovations), floor), len(excess) / self._learned
         self._noise += share * (noise - self._noise)
         self._noise_per_call += share * (noise * math.sqrt(weight) - self._noise_per_call)

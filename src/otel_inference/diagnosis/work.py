@@ -131,7 +131,7 @@ class Work:
     def _judge(self, stretch: Stretch) -> None:
         residual = self._baseline.residual(stretch.by_size)
         if residual is not None:
-            self._detector.update(residual.mean, stretch.ended_s, weight=residual.calls)
+            self._detector.update(residual.mean, stretch.ended_s, weight=residual.calls, error=residual.error)
             self._course.append((stretch.ended_s, residual.mean))
 
     def _learn(self, stretch: Stretch, *, waits: bool) -> None:
