@@ -25,8 +25,8 @@ _FEWEST_CALLS: Final = 30
 _INPUTS_GREW: Final = 1.2
 _SLOWED: Final = 1.14
 """Half way, in logarithms, from no slowness to 1.3 times as slow, so that by few calls either is missed as seldom."""
-_SURE: Final = 1.645
-"""Standard errors: surer than 95 %, one-sided."""
+_SURE: Final = 1.75
+"""Standard errors, which is about the same of 100 calls beside 100 whose ln(service) scatters by 0.5."""
 
 _SHARE_GREW: Final = 1.5
 _SHARE_GREW_BY: Final = 0.2
