@@ -9,9 +9,10 @@ from statistics import NormalDist
 import numpy as np
 
 from otel_inference.diagnosis.drift import ShiftDetector
-from otel_inference.diagnosis.mix import Baseline, compare, merged
+from otel_inference.diagnosis.mix import compare, merged
 from otel_inference.diagnosis.rate import RateDetector
 from otel_inference.diagnosis.slo import BurnWatch, Tier
+from otel_inference.diagnosis.work import Work
 from otel_inference.health.stretch import STRETCH_S, SizeKey, SizeTotals, Stretch
 
 DAY = 8640
@@ -79,23 +80,21 @@ def healthy_stretches(rng, traffic, windows):
 def false_findings(seed, traffic, windows=DAY):
     """How many findings each detector opens on healthy traffic, fed as the rules feed them."""
     rng = np.random.default_rng(seed)
-    baseline, latency = Baseline(), ShiftDetector()
-    errors, throughput = RateDetector(min_excess=0.01), RateDetector(direction=-1)
+    work, errors, throughput = Work(), RateDetector(min_excess=0.01), RateDetector(direction=-1)
     opened = {"latency": 0, "errors": 0, "throughput": 0}
     was = dict.fromkeys(opened, False)
     for index, (calls, failed, by_size) in enumerate(healthy_stretches(rng, traffic, windows), 1):
         at_s = index * STRETCH_S
-        residual = baseline.residual(by_size)
-        if residual is not None:
-            latency.update(residual.mean, at_s, weight=residual.calls)
-        if not latency.shifted:
-            baseline.add(by_size, at_s)
+        stretch = Stretch(at_s - STRETCH_S, at_s)
+        stretch.calls, stretch.errors, stretch.by_size = calls, failed, by_size
+        work.add(stretch)
         if calls:
             errors.update(failed, calls, at_s)
         throughput.update(calls, STRETCH_S, at_s)
-        for name, detector in (("latency", latency), ("errors", errors), ("throughput", throughput)):
-            opened[name] += detector.shifted and not was[name]
-            was[name] = detector.shifted
+        shifted = {"latency": work.is_slow, "errors": errors.shifted, "throughput": throughput.shifted}
+        for name, is_shifted in shifted.items():
+            opened[name] += is_shifted and not was[name]
+        was = shifted
     return opened
 
 
@@ -131,16 +130,54 @@ def spike_is_found(seed, *, ratio, calls, sigma, autocorrelation=0.5):
     return detector.shifted and not without.shifted
 
 
-def best_share(windows, *, ratio, calls, sigma, autocorrelation):
-    """Share of steps that the most powerful test of that many windows finds, if it raises one false alarm a day.
+def best_share(windows, *, ratio, calls, sigma, autocorrelation, streams=4000):
+    """Share of steps that the most powerful sequential test finds in so many windows, at one false alarm a day.
 
-    It knows level, noise and autocorrelation; no detector of that false-alarm rate does better (Lai, IEEE Trans.
-    Inf. Theory 44, 1998). The first window tells 1 / (1 - r²), each other (1 - r) / (1 + r) of an independent one.
+    That is CUSUM: the likelihood ratio of a step at the likeliest time before (Page, Biometrika 41, 1954; optimal by
+    Moustakides, Ann. Stat. 14, 1986). Unlike a detector it knows level, noise, autocorrelation and the step's size;
+    it is tuned to this one step. Simulated; the threshold is that which a tenth of a day crosses once in ten times.
     """
-    r = autocorrelation
-    information = 1 / (1 - r * r) + (windows - 1) * (1 - r) / (1 + r)
-    distance = math.log(ratio) * math.sqrt(calls * information) / sigma
-    return NormalDist().cdf(distance - NormalDist().inv_cdf(1 - windows / DAY))
+    step = math.log(ratio) * math.sqrt(calls / (1 - autocorrelation**2)) / sigma  # in units of the innovations
+    later = step * (1 - autocorrelation)
+    rng = np.random.default_rng(0)
+
+    def highest(quiet, shifted):
+        score, high = np.full(streams, -np.inf), np.full(streams, -np.inf)
+        for index in range(quiet + shifted):
+            surprise = rng.standard_normal(streams)
+            if index >= quiet:
+                surprise += step if index == quiet else later
+            score = np.maximum(score + later * (surprise - later / 2), step * (surprise - step / 2))
+            high = np.maximum(high, score) if index >= (quiet if shifted else 0) else high
+        return high
+
+    threshold = np.quantile(highest(DAY // 10, 0), math.exp(-0.1))
+    return float(np.mean(highest(100, windows) >= threshold))
+
+
+def best_mix_share(*, slower, base_calls, calls=100, sigma=0.3):
+    """Share of comparisons that can be right of "slower" and of "not slower", were size's part in the time known."""
+    error = sigma * math.sqrt(1 / base_calls + 1 / calls)
+    return NormalDist().cdf(math.log(slower) / 2 / error)
+
+
+def closing_delay(seed, *, ratio, calls, sigma, lasts, autocorrelation=0.0):
+    """How often a step that `lasts` so many windows opens, and how many windows after its end it closes.
+
+    The latter is 0 if it was not found, and `NEVER` if it was still open after sixty windows.
+    """
+    rng = np.random.default_rng(seed)
+    values, counts = mean_logs(rng, BEFORE + lasts + 60, calls=calls, sigma=sigma, autocorrelation=autocorrelation)
+    values[BEFORE : BEFORE + lasts] += math.log(ratio)
+    detector, openings, closed = ShiftDetector(), 0, 0
+    for index, (value, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
+        was = detector.shifted
+        detector.update(value, index * STRETCH_S, weight=count)
+        if index >= BEFORE:
+            openings += detector.shifted and not was
+        if index >= BEFORE + lasts and was and not detector.shifted:
+            closed = closed or index - (BEFORE + lasts) + 1
+    return openings, NEVER if detector.shifted and not closed else closed
 
 
 class Calls:

@@ -21,6 +21,38 @@ def test_finds_nothing_in_healthy_traffic(calls, sigma, seed):
     assert sum(found.values()) <= 1
 
 
+@pytest.mark.parametrize(("calls", "sigma", "autocorrelation"), [(5, 0.3, 0.5), (20, 0.5, 0.5), (20, 1.0, 0.0)])
+def test_finds_nothing_in_processes_that_have_just_begun(calls, sigma, autocorrelation):
+    """Of 80 healthy processes three at most have a finding in their first quarter of an hour."""
+    traffic = Traffic(calls=calls, sigma=sigma, autocorrelation=autocorrelation)
+    found = [sum(simulation.false_findings([seed, calls], traffic, 90).values()) > 0 for seed in range(80)]
+
+    assert sum(found) <= 3
+
+
+@pytest.mark.parametrize(("ratio", "within", "share"), [(1.5, 3, 0.85), (1.2, 10, 0.65)])
+def test_finds_a_step_hardly_larger_than_the_noise(ratio, within, share):
+    """With twenty calls that scatter by sigma 0.5 most steps are found in time; the best possible test misses some too."""
+    case = {"ratio": ratio, "calls": 20, "sigma": 0.5}
+    delays = [simulation.step_delay([seed, 1], within=within + 1, **case) for seed in range(60)]
+
+    assert share <= mean(0 < each <= within for each in delays)
+    assert share <= simulation.best_share(within, autocorrelation=0.0, **case) < 1.0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sigma", "lasts", "within"), [(1.5, 0.5, 3, 6), (1.2, 0.3, 60, 8), (1.5, 0.5, 60, 6)]
+)
+def test_closes_a_slowdown_that_is_over(ratio, sigma, lasts, within):
+    """Within a minute or so of its end, however long it was, and it opened once."""
+    seen = [simulation.closing_delay(seed, ratio=ratio, calls=20, sigma=sigma, lasts=lasts) for seed in range(20)]
+    found = [(openings, closed) for openings, closed in seen if closed]
+
+    assert len(found) >= 15
+    assert mean(closed <= within for _, closed in found) >= 0.9
+    assert mean(openings for openings, _ in found) <= 1.1
+
+
 @pytest.mark.parametrize(("calls", "sigma"), [(20, 0.3), (200, 0.5), (200, 1.0)])
 @pytest.mark.parametrize(("ratio", "within"), [(1.5, 3), (1.2, 10)])
 def test_finds_a_step_in_time(calls, sigma, ratio, within):

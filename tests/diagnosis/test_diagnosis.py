@@ -223,6 +223,14 @@ def test_when_all_calls_hang_it_is_critical_and_explains_that_none_end():
     assert told.first("throughput_drop").explained_by == "stall::ranker"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_process_learns_what_is_usual_in_four_minutes(seed):
+    """Calls that become twice as slow after that are found within a minute and a half."""
+    told, _ = run(Stream(during(260.0, 900.0, USUAL, slower=2.0), seed=seed), 600.0, machine=QUIET)
+
+    assert 260.0 < told.opened("latency_shift")[0] <= 350.0
+
+
 def test_traffic_that_stops_is_for_the_callers_to_explain():
     """Nothing is in flight, so the model is well; it closes when calls come again."""
     told, _ = run_wrong(wrong(calls=0, active_calls=0, oldest_active_s=0.0), UNTIL_S)
@@ -253,6 +261,19 @@ def test_objectives_burn():
 
     assert opens_within(told, "slo_burn:errors", 150)
     assert told.last("slo_burn:errors").explained_by == "error_burst::ranker"
+
+
+@pytest.mark.parametrize("objective", [0.999, 0.99, 0.95, 0.9])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_total_outage_at_five_calls_a_minute_is_found(objective, seed):
+    """Within two stretches and two minutes, whatever was promised: by the burst of errors where the budget is large."""
+    usual = Load(calls=5 / 6)
+    diagnosis = Diagnosis(error_objective=ErrorObjective(ratio=objective))
+    stream = Stream(during(3600.0, 3900.0, usual, failing=1.0), seed=seed)
+    told, _ = run(stream, 3900.0, diagnosis=diagnosis, step_s=5.0)
+
+    opened = [*told.opened("error_burst"), *told.opened("slo_burn:errors")]
+    assert 3600.0 < min(opened) <= 3600.0 + 140.0
 
 
 def test_a_model_may_have_objectives_of_its_own():

@@ -12,6 +12,8 @@ from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, Watch,
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_THRESHOLD: Final = 4.5
+_LEARNED_FROM: Final = (30, 90)
 _FEWEST: Final = 5
 """Events that a rise takes at least."""
 _RETURN_THRESHOLD: Final = 2.6
@@ -80,7 +82,7 @@ class RateDetector(Watch[_Counted]):
         self._min_excess = min_excess
         self._usual: _Usual | None = None
         self._recent: deque[_Counted] = deque(maxlen=LONGEST_RUN)
-        super().__init__(phase)
+        super().__init__(threshold=_THRESHOLD, learned_from=_LEARNED_FROM, phase=phase)
 
     @property
     def baseline(self) -> float | None:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THRESHOLD: Final = 4.5
-"""Standard errors by which a run of windows must differ from what is usual."""
 RUNS: Final = (2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 31, 36)
 """Numbers of latest windows that are looked at together."""
 LONGEST_RUN: Final = RUNS[-1]
@@ -20,18 +18,20 @@ RETURN_RUN: Final = 3
 """Windows that it takes at least to see that a change is over."""
 
 _FEW: Final = 4
+_SPARE_OF_FEW: Final = 1.5
 _SPARE_OF_MANY: Final = 1.25
 
-_FEWEST_WINDOWS: Final = 30
-"""Windows that what is usual is learned from at least."""
-_SETTLED: Final = 90
-"""... and at most."""
 _PENDING: Final = 12
-"""The latest windows, which are not learned from yet, so that a change does not hide in what is usual."""
+_PENDING_SHARE: Final = 3
+"""The latest windows, a third of all but at most twelve, which are not learned from yet, so that a change does not hide
+in what is usual."""
 _STALE_S: Final = 7200.0
 """Older windows are not learned from either."""
 _REFRESH: Final = 10
-"""Windows after which it is learned again."""
+"""Windows after which it is learned again ..."""
+_REFRESH_EARLY: Final = 5
+_ENOUGH: Final = 30
+"""... sooner while it was learned from fewer than this."""
 _ACCEPT_S: Final = 1800.0
 """After so long, a change is what is usual."""
 _IDLE_S: Final = 1800.0
@@ -54,6 +54,8 @@ class Watch(ABC, Generic[_W]):
     """What detectors share; a detector says what is usual, and how surely the latest windows differ from it.
 
     Args:
+        threshold: Standard errors by which a run of windows must differ from what is usual.
+        learned_from: The fewest windows that what is usual is learned from, and the most.
         phase: Detectors of different phases learn at different times, so that no evaluation of many is long.
 
     Attributes:
@@ -62,15 +64,18 @@ class Watch(ABC, Generic[_W]):
         accepted_s: When a change was last accepted as what is usual; `None` if none ever was.
     """
 
-    def __init__(self, phase: int) -> None:
+    def __init__(self, *, threshold: float, learned_from: tuple[int, int], phase: int) -> None:
+        self._threshold = threshold
+        self._fewest, most = learned_from
+        self._kept = most + _PENDING
         self._phase = phase % _REFRESH
         self.accepted_s: float | None = None
         self._restart()
 
     def _restart(self) -> None:
-        self._settled: deque[_W] = deque(maxlen=_SETTLED + _PENDING)
+        self._settled: deque[_W] = deque(maxlen=self._kept)
         """Healthy windows."""
-        self._during: deque[_W] = deque(maxlen=_SETTLED + _PENDING)
+        self._during: deque[_W] = deque(maxlen=self._kept)
         """Windows since the change began."""
         self._knows = False
         self._is_first = True
@@ -90,7 +95,7 @@ class Watch(ABC, Generic[_W]):
 
     @abstractmethod
     def _learn(self, windows: Sequence[_W], at_s: float) -> None:
-        """Learn what is usual now from 30 to 90 healthy windows, oldest first."""
+        """Learn what is usual now from healthy windows, oldest first."""
 
     @abstractmethod
     def _evidence(self, window: _W) -> tuple[float, int]:
@@ -120,8 +125,8 @@ class Watch(ABC, Generic[_W]):
     def _judge(self, window: _W) -> None:
         self._begins.append(max(self._before_s, window.at_s - self._step_s))
         evidence, length = self._evidence(window)
-        self._sureness = evidence**2 / (evidence**2 + THRESHOLD**2)
-        if evidence >= THRESHOLD and not self.shifted:
+        self._sureness = evidence**2 / (evidence**2 + self._threshold**2)
+        if evidence >= self._threshold and not self.shifted:
             self.shifted = True
             self.since_s = self._begins[-length]
             self._opened_s = window.at_s
@@ -156,13 +161,15 @@ class Watch(ABC, Generic[_W]):
             self._learn_settled(window.at_s)
 
     def _learn_settled(self, at_s: float) -> None:
-        windows = [each for each in self._settled if each.at_s > at_s - _STALE_S][:-_PENDING]
-        self._knows = len(windows) >= _FEWEST_WINDOWS
+        recent = [each for each in self._settled if each.at_s > at_s - _STALE_S]
+        windows = recent[: len(recent) - min(_PENDING, len(recent) // _PENDING_SHARE)]
+        self._knows = len(windows) >= self._fewest
         self._until_learned = 1
         if self._knows:
-            # The first time it is learned at once, and the second time earlier or later by the phase.
-            self._until_learned = _REFRESH + self._phase if self._is_first else _REFRESH
-            self._is_first = False
+            self._until_learned = _REFRESH if len(windows) >= _ENOUGH else _REFRESH_EARLY
+            if self._is_first:
+                self._until_learned += self._phase
+                self._is_first = False
             self._step_s = min(after.at_s - before.at_s for before, after in pairwise(windows))
             self._learn(windows, at_s)
 
@@ -173,4 +180,4 @@ def spare(length: int) -> float:
     Like windows are not held back by it, as n of them tell √(n / (n - 1)) times what n - 1 do. Among a few, the most
     extreme one makes more of a difference by chance, so they are let do more.
     """
-    return math.sqrt(2.0) if length <= _FEW else _SPARE_OF_MANY
+    return _SPARE_OF_FEW if length <= _FEW else _SPARE_OF_MANY

@@ -21,6 +21,11 @@ _UNSURE: Final = 6
 """Stretches that wait before they count as usual: a shift is found some time after it began."""
 _AT_ONCE: Final = 6
 """Stretches that are learned together."""
+_FIRST_STRETCHES: Final = 12
+_FIRST_CALLS: Final = 30
+"""What is usual rests on so much before anything is judged by it ..."""
+_HELD: Final = 36
+"""... and so many stretches at most are then looked at again, so that they need not pass in vain."""
 _COMPARE_EVERY: Final = 3
 _ENOUGH_CALLS: Final = 100
 _OLDEST_S: Final = 3600.0
@@ -47,6 +52,10 @@ class Work:
         self._baseline = Baseline()
         self._course: deque[tuple[float, float]] = deque(maxlen=_COURSE)
         self._unsure: deque[tuple[Stretch, bool]] = deque()
+        self._learned = 0
+        """Stretches that the baseline was learned from."""
+        self._held: deque[Stretch] | None = deque(maxlen=_HELD)
+        """The stretches so far, until enough is known to judge them; then `None`."""
         self._learn_from = _UNSURE + 1 + phase % _AT_ONCE
         self._turns = phase
 
@@ -61,10 +70,10 @@ class Work:
         if not stretch.calls:
             return
         self.recent.append(stretch)
-        residual = self._baseline.residual(stretch.by_size)
-        if residual is not None:
-            self._detector.update(residual.mean, stretch.ended_s, weight=residual.calls)
-            self._course.append((stretch.ended_s, residual.mean))
+        if self._held is None:
+            self._judge(stretch)
+        else:
+            self._held.append(stretch)
         self._learn(stretch, waits=waits)
 
     @property
@@ -119,6 +128,12 @@ class Work:
         recent = [*self.recent]
         return [each for each in recent if each.ended_s > self.since_s] or recent if self.is_slow else recent
 
+    def _judge(self, stretch: Stretch) -> None:
+        residual = self._baseline.residual(stretch.by_size)
+        if residual is not None:
+            self._detector.update(residual.mean, stretch.ended_s, weight=residual.calls, error=residual.error)
+            self._course.append((stretch.ended_s, residual.mean))
+
     def _learn(self, stretch: Stretch, *, waits: bool) -> None:
         if self.is_slow:
             self._unsure.clear()
@@ -132,6 +147,11 @@ class Work:
         for each, waited in sure:
             if not waited:
                 self.usual.add(each, keep=_KEEP)
+        self._learned += len(sure)
+        if self._held is not None and self._learned >= _FIRST_STRETCHES and self._baseline.calls >= _FIRST_CALLS:
+            held, self._held = self._held, None
+            for each in held:
+                self._judge(each)
 
     def _trim(self, at_s: float) -> None:
         recent = self.recent
