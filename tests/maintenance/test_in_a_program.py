@@ -99,7 +99,7 @@ print(json.dumps([maintainer.mode, [entry.outcome for entry in journal()], len(r
 ONCE = """
 ran = []
 
-@on("stall", cooldown=0)
+@on("stall", cooldown=0, max_per_hour=100)
 def act(event):
     ran.append(os.getpid())
 
