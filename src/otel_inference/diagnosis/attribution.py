@@ -88,6 +88,8 @@ def _hindrance(scan: Scan) -> Cause | None:
     """Calls that run at once and wait for one another: their times spread, and they use no more processor."""
     before, after = scan.slowdown.before, scan.slowdown.after
     spread = after.log_spread**2 - before.log_spread**2
+    if scan.change(signals.CALL_LOCK_RATIO) is not None:
+        return None  # it was looked at what calls wait for
     if after.in_flight < _IN_FLIGHT or spread < _SPREAD or _computes_more(scan):
         return None
     return Cause(
@@ -130,6 +132,7 @@ _LOOKS: Final[tuple[Callable[[Scan], Cause | None], ...]] = (
     contention.gpu_memory,
     contention.gc,
     contention.interpreter,
+    contention.lock,
     contention.cpu,
     contention.gpu,
     _hindrance,

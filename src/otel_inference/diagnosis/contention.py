@@ -18,15 +18,22 @@ _WAIT_ROSE: Final = 0.1
 _CPU_WAIT: Final = 0.2
 _CPU_OWN: Final = 0.7
 _BUSY: Final = 0.9
+_TAKEN: Final = 0.8
+"""Share of their time from which on processors may be what tasks wait for."""
 _THROTTLED: Final = 0.25
 _MEMORY_WAIT: Final = 0.05
 _GC_PAUSE: Final = 0.01
 _INTERPRETER_DELAY_S: Final = 0.004
 _MOST: Final = 0.5
+_ALMOST_ALL: Final = 0.8
+_LOCKED: Final = 0.1
 
 
 def _crowded_out(scan: Scan) -> Change | None:
-    """How much more tasks wait for a processor, where that is much."""
+    """How much more tasks wait for a processor, where that is much and the processors are in use."""
+    busy = scan.now(signals.CPU_BUSY_RATIO)
+    if busy is not None and busy < _TAKEN:
+        return None
     return scan.risen(signals.CPU_WAIT_RATIO, to=_CPU_WAIT, by=max(_WAIT_ROSE, scan.dose))
 
 
@@ -100,8 +107,25 @@ def interpreter(scan: Scan) -> Cause | None:
     )
 
 
+def lock(scan: Scan) -> Cause | None:
+    """Most of the added time was spent waiting for another thread of the process."""
+    locked = scan.risen(signals.CALL_LOCK_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
+    if locked is None or _crowded_out(scan) is not None:
+        return None  # threads of a pool are waited for too, and they may wait for a processor
+    return Cause(
+        subject="lock",
+        evidence=locked.evidence,
+        advice=(
+            "Calls wait for other threads of the process: look for a lock that is held long,"
+            " or run fewer calls at once (AdaptiveLimiter)."
+        ),
+    )
+
+
 def cpu(scan: Scan) -> Cause | None:
     """Tasks wait for a processor, or this process came to use all it may."""
+    if scan.risen(signals.CALL_PAUSE_RATIO, to=0.0, by=_ALMOST_ALL * scan.slowdown.lost_ratio) is not None:
+        return None  # whoever waits for input or a time does not wait for a processor
     used, waits = scan.risen(signals.CPU_RATIO, to=_BUSY, by=_WAIT_ROSE), _crowded_out(scan)
     if waits is None and used is None:
         return None

@@ -1,0 +1,90 @@
+"""The causes: how each is put into the process, from outside or by asking it, and the name it is to be found under."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.injected.subject import Subject
+
+HOGS: Final = 2
+QUOTA: Final = 1.15
+"""Times what the process uses."""
+MEMORY_LEFT_BYTES: Final = 12 << 20
+"""For pages of files, beside what cannot be dropped."""
+
+
+@contextmanager
+def cpu_hog(subject: Subject) -> Iterator[None]:
+    """Other processes come onto the process's core."""
+    spin = f"import os; os.sched_setaffinity(0, {{{subject.core}}})\nwhile True: pass"
+    with _running(*([sys.executable, "-c", spin] for _ in range(HOGS))):
+        yield
+
+
+@contextmanager
+def throttling(subject: Subject) -> Iterator[None]:
+    """The quota is lowered to a little more than what the process uses."""
+    subject.groups.limit_cores(QUOTA * subject.used_cores(5.0))
+    try:
+        yield
+    finally:
+        subject.groups.limit_cores(1.0)
+
+
+@contextmanager
+def memory_balloon(subject: Subject) -> Iterator[None]:
+    """Another process in the same control group takes memory, until hardly any is left for the mapped weights."""
+    subject.groups.limit_memory(subject.anonymous_bytes() + subject.weights_bytes + (256 << 20))
+    take = subject.weights_bytes + (256 << 20) - MEMORY_LEFT_BYTES
+    fill = (
+        "import os, sys, time\n"
+        "for door in sys.argv[2:]: open(door, 'w').write(str(os.getpid()))\n"
+        "open('/proc/self/oom_score_adj', 'w').write('1000')\n"
+        "held = []\n"
+        "for _ in range(int(sys.argv[1]) >> 20): held.append(b'x' * (1 << 20)); time.sleep(0.001)\n"
+        "time.sleep(1e6)"
+    )
+    with _running([sys.executable, "-c", fill, str(take), *subject.groups.doors()]):
+        yield
+    subject.groups.limit_memory(1 << 40)
+
+
+def _inside(name: str) -> Callable[[Subject], AbstractContextManager[None]]:
+    """A cause that the process makes itself."""
+
+    @contextmanager
+    def cause(subject: Subject) -> Iterator[None]:
+        subject.ask(name)
+        try:
+            yield
+        finally:
+            subject.ask("")
+
+    return cause
+
+
+@contextmanager
+def _running(*commands: list[str]) -> Iterator[None]:
+    processes = [subprocess.Popen(command) for command in commands]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+CAUSES: Final[dict[str, tuple[str, Callable[[Subject], AbstractContextManager[None]]]]] = {
+    "CPU hog": ("cpu", cpu_hog),
+    "quota lowered": ("cpu_throttled", throttling),
+    "memory taken": ("memory", memory_balloon),
+    "collections": ("gc", _inside("gc")),
+    "lock": ("lock", _inside("lock")),
+    "sleep": ("model", _inside("sleep")),
+}
