@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--learn", type=float, default=510.0, help="seconds at first, to learn what is usual")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and not without cleaning up
     console = Console(width=150, highlight=False)
     try:
         subject = Subject(options.core)

@@ -7,23 +7,26 @@ import sys
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.injected.groups import OTHERS, SUBJECT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from benchmarks.injected.subject import Subject
 
-HOGS: Final = 2
 QUOTA: Final = 1.15
 """Times what the process uses."""
 MEMORY_LEFT_BYTES: Final = 12 << 20
 """For pages of files, beside what cannot be dropped."""
+NO_LIMIT_BYTES: Final = 1 << 40
+_JOIN: Final = "import os, sys\nfor door in sys.argv[1:]: open(door, 'w').write(str(os.getpid()))\n"
 
 
 @contextmanager
 def cpu_hog(subject: Subject) -> Iterator[None]:
-    """Other processes come onto the process's core."""
-    spin = f"import os; os.sched_setaffinity(0, {{{subject.core}}})\nwhile True: pass"
-    with _running(*([sys.executable, "-c", spin] for _ in range(HOGS))):
+    """Another process comes onto the process's core, and is given twice as much of it."""
+    spin = f"{_JOIN}os.sched_setaffinity(0, {{{subject.core}}})\nwhile True: pass"
+    with _running([sys.executable, "-c", spin, *subject.groups.doors(OTHERS)]):
         yield
 
 
@@ -43,16 +46,15 @@ def memory_balloon(subject: Subject) -> Iterator[None]:
     subject.groups.limit_memory(subject.anonymous_bytes() + subject.weights_bytes + (256 << 20))
     take = subject.weights_bytes + (256 << 20) - MEMORY_LEFT_BYTES
     fill = (
-        "import os, sys, time\n"
-        "for door in sys.argv[2:]: open(door, 'w').write(str(os.getpid()))\n"
-        "open('/proc/self/oom_score_adj', 'w').write('1000')\n"
-        "held = []\n"
-        "for _ in range(int(sys.argv[1]) >> 20): held.append(b'x' * (1 << 20)); time.sleep(0.001)\n"
-        "time.sleep(1e6)"
+        f"{_JOIN}open('/proc/self/oom_score_adj', 'w').write('1000')\n"
+        f"held = [b'x' * (1 << 20) for _ in range({take >> 20})]\n"
+        "import time; time.sleep(1e6)"
     )
-    with _running([sys.executable, "-c", fill, str(take), *subject.groups.doors()]):
-        yield
-    subject.groups.limit_memory(1 << 40)
+    try:
+        with _running([sys.executable, "-c", fill, *subject.groups.doors(SUBJECT)]):
+            yield
+    finally:
+        subject.groups.limit_memory(NO_LIMIT_BYTES)
 
 
 def _inside(name: str) -> Callable[[Subject], AbstractContextManager[None]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from benchmarks.injected.groups import Groups
+from benchmarks.injected.groups import SUBJECT, Groups
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,7 +78,7 @@ class Subject:
     def _start(self) -> None:
         self.groups.limit_cores(1.0)
         command = [sys.executable, "-m", "benchmarks.injected.server", "--core", str(self.core)]
-        command += ["--weights", str(self._weights), "--doors", *self.groups.doors()]
+        command += ["--weights", str(self._weights), "--doors", *self.groups.doors(SUBJECT)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._listen, daemon=True).start()
         if not self._ready.wait(START_S):

@@ -18,7 +18,7 @@ _WAIT_ROSE: Final = 0.1
 _CPU_WAIT: Final = 0.2
 _CPU_OWN: Final = 0.7
 _BUSY: Final = 0.9
-_TAKEN: Final = 0.8
+_TAKEN: Final = 0.6
 """Share of their time from which on processors may be what tasks wait for."""
 _THROTTLED: Final = 0.25
 _MEMORY_WAIT: Final = 0.05
@@ -31,8 +31,8 @@ _LOCKED: Final = 0.1
 
 def _crowded_out(scan: Scan) -> Change | None:
     """How much more tasks wait for a processor, where that is much and the processors are in use."""
-    busy = scan.now(signals.CPU_BUSY_RATIO)
-    if busy is not None and busy < _TAKEN:
+    busy = scan.change(signals.CPU_BUSY_RATIO)
+    if busy is not None and busy.after < _TAKEN:
         return None
     return scan.risen(signals.CPU_WAIT_RATIO, to=_CPU_WAIT, by=max(_WAIT_ROSE, scan.dose))
 
@@ -112,9 +112,11 @@ def lock(scan: Scan) -> Cause | None:
     locked = scan.risen(signals.CALL_LOCK_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
     if locked is None or _crowded_out(scan) is not None:
         return None  # threads of a pool are waited for too, and they may wait for a processor
+    crowds = scan.change(signals.CPU_WAIT_RATIO)
     return Cause(
         subject="lock",
         evidence=locked.evidence,
+        is_last_resort=crowds is not None and crowds.rise > _WAIT_ROSE / 2,  # the kernel's averages follow slowly
         advice=(
             "Calls wait for other threads of the process: look for a lock that is held long,"
             " or run fewer calls at once (AdaptiveLimiter)."

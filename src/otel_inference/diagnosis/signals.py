@@ -78,13 +78,11 @@ class Signals:
 
     def course(self, name: str, from_s: float, to_s: float) -> list[tuple[float, float]]:
         """When each of these slots began, and its mean, oldest first; slots in which it was not read are left out."""
-        first, last = math.ceil(from_s / SLOT_S), math.ceil(to_s / SLOT_S)
-        first = max(first, self._index - len(self._begins) + 1)
+        begins, oldest = [*self._begins, self._sums], self._index - len(self._begins) + 1
         found = []
-        total, count = self._before(first).get(name, (0.0, 0))
-        for index in range(first, min(last, self._index + 1)):
-            total_before, count_before = total, count
-            total, count = self._before(index + 1).get(name, (0.0, 0))
+        for index in range(max(math.ceil(from_s / SLOT_S), oldest), min(math.ceil(to_s / SLOT_S), self._index + 1)):
+            total_before, count_before = begins[index - oldest].get(name, (0.0, 0))
+            total, count = begins[index - oldest + 1].get(name, (0.0, 0))
             if count > count_before:
                 found.append((index * SLOT_S, (total - total_before) / (count - count_before)))
         return found
