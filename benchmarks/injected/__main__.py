@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and not without cleaning up
-    console = Console(width=150, highlight=False)
+    console = Console(width=150, highlight=False, emoji=False)
     try:
         subject = Subject(options.core)
     except NoGroupsError as error:

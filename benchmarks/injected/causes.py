@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -16,17 +15,16 @@ if TYPE_CHECKING:
 
 QUOTA: Final = 1.15
 """Times what the process uses."""
-MEMORY_LEFT_BYTES: Final = 12 << 20
+MEMORY_LEFT_BYTES: Final = 22 << 20
 """For pages of files, beside what cannot be dropped."""
 NO_LIMIT_BYTES: Final = 1 << 40
-_JOIN: Final = "import os, sys\nfor door in sys.argv[1:]: open(door, 'w').write(str(os.getpid()))\n"
 
 
 @contextmanager
 def cpu_hog(subject: Subject) -> Iterator[None]:
     """Another process comes onto the process's core, and is given twice as much of it."""
-    spin = f"{_JOIN}os.sched_setaffinity(0, {{{subject.core}}})\nwhile True: pass"
-    with _running([sys.executable, "-c", spin, *subject.groups.doors(OTHERS)]):
+    spin = f"import os; os.sched_setaffinity(0, {{{subject.core}}})\nwhile True: pass"
+    with _running(subject.groups.within(OTHERS, "-c", spin)):
         yield
 
 
@@ -46,12 +44,12 @@ def memory_balloon(subject: Subject) -> Iterator[None]:
     subject.groups.limit_memory(subject.anonymous_bytes() + subject.weights_bytes + (256 << 20))
     take = subject.weights_bytes + (256 << 20) - MEMORY_LEFT_BYTES
     fill = (
-        f"{_JOIN}open('/proc/self/oom_score_adj', 'w').write('1000')\n"
+        "open('/proc/self/oom_score_adj', 'w').write('1000')\n"
         f"held = [b'x' * (1 << 20) for _ in range({take >> 20})]\n"
         "import time; time.sleep(1e6)"
     )
     try:
-        with _running([sys.executable, "-c", fill, *subject.groups.doors(SUBJECT)]):
+        with _running(subject.groups.within(SUBJECT, "-c", fill)):
             yield
     finally:
         subject.groups.limit_memory(NO_LIMIT_BYTES)
@@ -72,14 +70,13 @@ def _inside(name: str) -> Callable[[Subject], AbstractContextManager[None]]:
 
 
 @contextmanager
-def _running(*commands: list[str]) -> Iterator[None]:
-    processes = [subprocess.Popen(command) for command in commands]
+def _running(command: list[str]) -> Iterator[None]:
+    process = subprocess.Popen(command)
     try:
         yield
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        process.kill()
+        process.wait()
 
 
 CAUSES: Final[dict[str, tuple[str, Callable[[Subject], AbstractContextManager[None]]]]] = {

@@ -5,6 +5,7 @@ Both are below one group that goes before the rest of the machine, so that other
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -58,9 +59,11 @@ class Groups:
         (self._tops["cpu"] / weight).write_text(str(most))
         (self._tops["cpu"] / OTHERS / weight).write_text(str(_OTHERS_WEIGH * usual))
 
-    def doors(self, leaf: str) -> list[str]:
-        """Files into which a process writes its id to join."""
-        return [str(top / leaf / "cgroup.procs") for top in dict.fromkeys(self._tops.values())]
+    def within(self, leaf: str, *arguments: str) -> list[str]:
+        """The command that runs Python with these arguments as a member of a group from its first moment on."""
+        doors = [str(top / leaf / "cgroup.procs") for top in dict.fromkeys(self._tops.values())]
+        join = f"import os, sys\nfor door in {doors}: open(door, 'w').write(str(os.getpid()))\n"
+        return [sys.executable, "-c", f"{join}os.execv(sys.executable, [sys.executable, *sys.argv[1:]])", *arguments]
 
     def limit_cores(self, cores: float) -> None:
         """Set the quota."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 CALLERS = 4
 CALLS_PER_S = 20.0
-WIDTH = 2048
-LAYERS = 4
-ROWS = 8
+WIDTH = 1024
+LAYERS = 8
+ROWS = 32
 SLEPT_S = 0.012
 OBJECTS = 400_000
 
@@ -83,10 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--core", type=int, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--doors", nargs="*", default=[])
     options = parser.parse_args()
-    for door in options.doors:
-        Path(door).write_text(str(os.getpid()))
     os.sched_setaffinity(0, {options.core})
     torch.set_num_threads(1)
     trouble = Trouble()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -77,8 +76,8 @@ class Subject:
 
     def _start(self) -> None:
         self.groups.limit_cores(1.0)
-        command = [sys.executable, "-m", "benchmarks.injected.server", "--core", str(self.core)]
-        command += ["--weights", str(self._weights), "--doors", *self.groups.doors(SUBJECT)]
+        options = ("--core", str(self.core), "--weights", str(self._weights))
+        command = self.groups.within(SUBJECT, "-m", "benchmarks.injected.server", *options)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self._listen, daemon=True).start()
         if not self._ready.wait(START_S):
