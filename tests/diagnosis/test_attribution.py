@@ -129,6 +129,16 @@ def test_calls_that_wait_for_a_time_do_not_wait_for_a_processor():
     assert _first(before, replace(_waiting(0.5), call_pause_ratio=0.1)).subject == "cpu"
 
 
+def test_who_waits_for_a_processor_gets_the_interpreter_late_too():
+    """Short waits of our own thread that end late tell of the interpreter's lock only where processors are free."""
+    late = {"interpreter_delay_s": 0.008}
+
+    assert _first(_waiting(0.0), replace(_waiting(0.0), **late)).subject == "model"
+    before = replace(_waiting(0.0), interpreter_delay_s=0.0002)
+    assert _first(before, replace(_waiting(0.0), **late)).subject == "lock"
+    assert _first(before, replace(_waiting(0.5), **late)).subject == "cpu"
+
+
 def test_a_first_quota_is_a_change():
     """A process without a quota was never stopped by one."""
     free = Reading(at_s=0.0, cpu_used_cores=0.5)

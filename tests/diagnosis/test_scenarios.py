@@ -145,6 +145,20 @@ def test_too_many_calls_wait_and_are_not_slow():
         assert closes_within(told, name, 100)
 
 
+def test_places_that_are_taken_by_slow_calls_follow_from_the_slowness():
+    """Calls that take longer are more at once, by Little's law: one problem, and not two."""
+    slow = wrong(slower=4.0, utilization={"concurrency": 1.2, "cpu": 0.4})
+    told, diagnosis = run_wrong(slow, END_S, quiet=TOLD, machine=_meanwhile(memory_wait=0.5))
+
+    assert set(told.names) == {"latency_shift", "bottleneck:memory", "saturation:concurrency"}
+    explained = {finding.key: finding.explained_by for finding in diagnosis.open("ranker")}
+    assert explained == {
+        "bottleneck:memory:ranker": None,
+        "latency_shift::ranker": "bottleneck:memory:ranker",
+        "saturation:concurrency:ranker": "bottleneck:memory:ranker",
+    }
+
+
 def test_rare_calls_that_failed_are_forgiven():
     """Three calls an hour: all fail for three hours and succeed afterwards; the finding closes within three more."""
 

@@ -124,6 +124,23 @@ def test_what_the_kernel_tells_is_understood(tmp_path, text, machine, seen):
     assert _told(tmp_path, text, machine) == seen
 
 
+@needs_linux
+def test_of_many_threads_some_are_looked_at(tmp_path):
+    """Four at a time, others the next time, so that it costs the same however many calls run."""
+    threads = range(7, 27)
+    for thread in (*threads, threading.get_native_id()):
+        (tmp_path / f"proc/self/task/{thread}").mkdir(parents=True)
+        told = "running\n" if thread % 2 else "202 0x10 0x80 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n"
+        (tmp_path / f"proc/self/task/{thread}/syscall").write_text(told)
+    probe = CallWaitProbe(lambda: threads, root=str(tmp_path), machine="x86_64")
+    ratios = set()
+    for _ in range(200):
+        probe.glance()
+        ratios.add(probe.read(1.0).call_lock_ratio)
+
+    assert ratios == {0.0, 0.25, 0.5, 0.75, 1.0}
+
+
 def test_where_the_kernel_does_not_tell_nothing_is_read(tmp_path):
     """Neither the first time nor later."""
     probe = CallWaitProbe(lambda: {7}, root=str(tmp_path))
