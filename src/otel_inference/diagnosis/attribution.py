@@ -34,9 +34,9 @@ _CPU_ROSE: Final = 1.15
 def causes(slowdown: Slowdown, seen: Signals) -> tuple[Cause, ...]:
     """What may explain a slowdown, likeliest first; empty only where nothing slowed.
 
-    The order: one stage alone that took little time before; a quota, memory, collections and the interpreter
-    lock before the processors, because each of them keeps tasks waiting for a processor too; calls that hinder
-    one another; the stage that most of the time went to; the model itself.
+    The order: one stage alone that took little time before; a quota, memory, collections, the interpreter's lock and
+    others before the processors, because each of them keeps tasks waiting for a processor too; calls that hinder
+    one another, where it cannot be seen what they wait for; the stage that most of the time went to; the model itself.
 
     Args:
         slowdown: What was seen of the model.

@@ -101,11 +101,11 @@ def _interpreter_memory(maps: str = "/proc/self/maps") -> range:
         return range(0)
     found = range(0)
     for line in (_file.text(maps) or "").splitlines():
-        addresses, _, rest = line.partition(" ")
+        addresses, *_, last = line.split()
         begin, _, end = addresses.partition("-")
         memory = range(int(begin, 16), int(end, 16))
         if state in memory:
             found = memory
-        elif found and memory.start == found.stop and "[" not in rest:  # the state may reach into what follows
-            found = range(found.start, memory.stop)
+        elif found and memory.start == found.stop and last == "0":  # of no file: what the library begins with zeros
+            return range(found.start, memory.stop)
     return found
