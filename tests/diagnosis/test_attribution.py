@@ -139,6 +139,17 @@ def test_who_waits_for_a_processor_gets_the_interpreter_late_too():
     assert _first(before, replace(_waiting(0.5), **late)).subject == "cpu"
 
 
+@pytest.mark.parametrize(("busy", "subject"), [(0.3, "cpu_throttled"), (1.0, "cpu"), (None, "cpu")])
+def test_a_quota_that_stops_the_process_now_and_then_is_the_cause_where_processors_are_idle(busy, subject):
+    """Bursts run into it in one period of eight; where others use the processors, they may as well be waited for."""
+    before, after = (
+        replace(_waiting(wait), cpu_busy_ratio=busy, cpu_throttled_ratio=stopped)
+        for wait, stopped in ((0.0, 0.0), (0.5, 0.12))
+    )
+
+    assert _first(before, after).subject == subject
+
+
 def test_a_first_quota_is_a_change():
     """A process without a quota was never stopped by one."""
     free = Reading(at_s=0.0, cpu_used_cores=0.5)

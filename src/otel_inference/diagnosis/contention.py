@@ -21,6 +21,7 @@ _BUSY: Final = 0.9
 _TAKEN: Final = 0.6
 """Share of their time from which on processors may be what tasks wait for."""
 _THROTTLED: Final = 0.25
+_SELDOM: Final = 0.05
 _MEMORY_WAIT: Final = 0.05
 _GC_PAUSE: Final = 0.01
 _INTERPRETER_DELAY_S: Final = 0.004
@@ -31,15 +32,24 @@ _LOCKED: Final = 0.1
 
 def _crowded_out(scan: Scan) -> Change | None:
     """How much more tasks wait for a processor, where that is much and the processors are in use."""
-    busy = scan.change(signals.CPU_BUSY_RATIO)
-    if busy is not None and busy.after < _TAKEN:
-        return None
+    return None if _is_idle(scan) else _waits(scan)
+
+
+def _waits(scan: Scan) -> Change | None:
     return scan.risen(signals.CPU_WAIT_RATIO, to=_CPU_WAIT, by=max(_WAIT_ROSE, scan.dose))
 
 
+def _is_idle(scan: Scan) -> bool:
+    """Whether the processors have time left, where that is known."""
+    busy = scan.change(signals.CPU_BUSY_RATIO)
+    return busy is not None and busy.after < _TAKEN
+
+
 def throttled(scan: Scan) -> Cause | None:
-    """A CPU quota stops the process in a quarter of its periods or more."""
-    stopped = scan.risen(signals.THROTTLED_RATIO, to=_THROTTLED, by=_THROTTLED / 2)
+    """A CPU quota stops the process in a quarter of its periods, or less often and tasks wait while processors are idle."""
+    waits_idly = _is_idle(scan) and _waits(scan) is not None
+    least = _SELDOM if waits_idly else _THROTTLED
+    stopped = scan.risen(signals.THROTTLED_RATIO, to=least, by=least / 2)
     if stopped is None:
         return None
     return Cause(
