@@ -87,10 +87,12 @@ def main() -> None:
         phase_now[0] = phase
         console.print(f"{time.monotonic() - began_s:5.0f} s  {phase.name}")
         hog = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if phase.hog else None
-        serve(model, phase)
-        if hog is not None:
-            hog.kill()
-            hog.wait()
+        try:
+            serve(model, phase)
+        finally:
+            if hog is not None:
+                hog.kill()
+                hog.wait()
     otel_inference.uninstrument()
 
 
