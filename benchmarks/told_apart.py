@@ -1,6 +1,6 @@
 """A real torch model under load, slowed by a CPU hog, then given longer inputs, then made to fail: are the three told apart?
 
-    python -m benchmarks.told_apart        # fourteen minutes, most of them to learn what is usual (--learn)
+    python -m benchmarks.told_apart        # ten minutes, half of them to learn what is usual (--learn)
 
 Prints the findings that open and close in each phase. The process has the first core for itself, and the hog comes onto it.
 """
@@ -55,7 +55,7 @@ def main() -> None:
     import otel_inference
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.told_apart", description=__doc__)
-    parser.add_argument("--learn", type=float, default=510.0, help="seconds at first, to learn what is usual")
+    parser.add_argument("--learn", type=float, default=300.0, help="seconds at first, to learn what is usual")
     usual = Phase(name="usual", seconds=parser.parse_args().learn)
     console = Console(width=130, highlight=False, emoji=False)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=100.0, help="for which a cause is there at most")
     parser.add_argument("--quiet", type=float, default=90.0, help="seconds of a quiet stretch")
-    parser.add_argument("--learn", type=float, default=510.0, help="seconds at first, to learn what is usual")
+    parser.add_argument("--learn", type=float, default=300.0, help="seconds at first, to learn what is usual")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and not without cleaning up
@@ -64,24 +64,21 @@ def main() -> None:
         subject = Subject(options.core)
     except NoGroupsError as error:
         sys.exit(str(error))
-    with subject:
-        console.print(f"load of the machine {os.getloadavg()[0]:.1f}; learning for {options.learn:.0f} s")
-        quiet = _learned(subject, options.learn)
-        rounds: dict[str, list[Round]] = defaultdict(list)
-        for _ in range(options.rounds):
-            for cause in random.sample(options.causes, len(options.causes)):
-                found = _inject(subject, cause, options.seconds, console)
-                rounds[cause].append(found)
-                console.print(f"{cause}: {found.named} after {found.after_s:.0f} s; also {', '.join(found.others)}")
-                quiet.append(_quiet(subject, options.quiet))
-                console.print(f"quiet: {', '.join(quiet[-1]) or '-'}; load {os.getloadavg()[0]:.1f}")
-    console.print(_table(rounds, quiet))
-
-
-def _learned(subject: Subject, seconds: float) -> list[tuple[str, ...]]:
-    """Begin; the second half of the time to learn is a quiet stretch too."""
-    subject.rest(seconds / 2)
-    return [_quiet(subject, seconds / 2)]
+    rounds: dict[str, list[Round]] = defaultdict(list)
+    quiet: list[tuple[str, ...]] = []
+    try:
+        with subject:
+            console.print(f"load of the machine {os.getloadavg()[0]:.1f}; learning for {options.learn:.0f} s")
+            subject.rest(options.learn)
+            for _ in range(options.rounds):
+                for cause in random.sample(options.causes, len(options.causes)):
+                    found = _inject(subject, cause, options.seconds, console)
+                    rounds[cause].append(found)
+                    console.print(f"{cause}: {found.named} after {found.after_s:.0f} s; also {', '.join(found.others)}")
+                    quiet.append(_quiet(subject, options.quiet))
+                    console.print(f"quiet: {', '.join(quiet[-1]) or '-'}; load {os.getloadavg()[0]:.1f}")
+    finally:  # stopped early, it tells what there is
+        console.print(_table(rounds, quiet))
 
 
 def _inject(subject: Subject, cause: str, seconds: float, console: Console) -> Round:
