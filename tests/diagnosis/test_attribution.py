@@ -111,10 +111,11 @@ def test_processors_that_are_idle_are_not_waited_for(busy, subject):
 
 
 @pytest.mark.parametrize(
-    ("lock", "wait", "subject"), [(0.45, 0.0, "lock"), (0.2, 0.0, "model"), (0.45, 0.5, "cpu"), (0.0, 0.0, "model")]
+    ("lock", "wait", "subject"),
+    [(0.45, 0.0, "lock"), (0.2, 0.0, "model"), (0.45, 0.5, "cpu"), (0.45, 0.2, "lock"), (0.0, 0.0, "model")],
 )
 def test_calls_that_wait_for_another_thread_hang_on_a_lock(lock, wait, subject):
-    """Where that is most of the added time, and the other thread does not wait for a processor itself."""
+    """Where that is most of the added time, and the other thread does not wait for a processor itself as long."""
     before = replace(_waiting(0.0), call_lock_ratio=0.02, cpu_busy_ratio=1.0)
     after = replace(_waiting(wait), call_lock_ratio=lock, cpu_busy_ratio=1.0)
 

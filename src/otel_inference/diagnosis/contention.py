@@ -120,8 +120,8 @@ def interpreter(scan: Scan) -> Cause | None:
 def lock(scan: Scan) -> Cause | None:
     """Most of the added time was spent waiting for another thread of the process."""
     locked = scan.risen(signals.CALL_LOCK_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
-    if locked is None or _crowded_out(scan) is not None:
-        return None  # threads of a pool are waited for too, and they may wait for a processor
+    if locked is None or _is_starved(scan, locked):
+        return None
     crowds = scan.change(signals.CPU_WAIT_RATIO)
     return Cause(
         subject="lock",
@@ -132,6 +132,15 @@ def lock(scan: Scan) -> Cause | None:
             " or run fewer calls at once (AdaptiveLimiter)."
         ),
     )
+
+
+def _is_starved(scan: Scan, locked: Change) -> bool:
+    """Whether the threads that calls wait for wait for a processor themselves, as those of a pool may.
+
+    Then tasks wait for one for about as much of the time as calls wait for them; that is known to half.
+    """
+    waits, waiting_ratio = _crowded_out(scan), locked.rise * min(1.0, scan.slowdown.after.in_flight)
+    return waits is not None and waits.rise >= _MOST * waiting_ratio
 
 
 def cpu(scan: Scan) -> Cause | None:
