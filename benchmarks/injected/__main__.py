@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.injected.causes import CAUSES
+from benchmarks.injected.causes import CAUSES, CauseEndedError
 from benchmarks.injected.groups import NoGroupsError
 from benchmarks.injected.subject import Subject
 
@@ -44,8 +44,6 @@ class Round:
     named: str | None
     """Subject of the first bottleneck."""
     after_s: float
-    others: tuple[str, ...]
-    """What else opened."""
 
 
 def main() -> None:
@@ -72,9 +70,10 @@ def main() -> None:
             subject.rest(options.learn)
             for _ in range(options.rounds):
                 for cause in random.sample(options.causes, len(options.causes)):
-                    found = _inject(subject, cause, options.seconds, console)
-                    rounds[cause].append(found)
-                    console.print(f"{cause}: {found.named} after {found.after_s:.0f} s; also {', '.join(found.others)}")
+                    try:
+                        rounds[cause].append(_inject(subject, cause, options.seconds, console))
+                    except CauseEndedError as error:
+                        console.print(f"{cause}: {error}, and does not count")
                     quiet.append(_quiet(subject, options.quiet))
                     console.print(f"quiet: {', '.join(quiet[-1]) or '-'}; load {os.getloadavg()[0]:.1f}")
     finally:  # stopped early, it tells what there is
@@ -98,8 +97,9 @@ def _inject(subject: Subject, cause: str, seconds: float, console: Console) -> R
         )
     named = None if first is None else first.key.split(":")[1]
     after_s = seconds if first is None else first.at_s - began_s
-    others = tuple(each.key for each in seen if each.event == "opened" and each is not first)
-    return Round(named=named, after_s=after_s, others=others)
+    others = ", ".join(each.key for each in seen if each.event == "opened" and each is not first)
+    console.print(f"{cause}: {named} after {after_s:.0f} s; also {others or '-'}")
+    return Round(named=named, after_s=after_s)
 
 
 def _quiet(subject: Subject, seconds: float) -> tuple[str, ...]:

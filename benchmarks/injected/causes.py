@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 QUOTA: Final = 1.15
 """Times what the process uses."""
-MEMORY_LEFT_BYTES: Final = 22 << 20
-"""For pages of files, beside what cannot be dropped."""
+SPARE_BYTES: Final = 256 << 20
+MEMORY_LEFT_BYTES: Final = 32 << 20
+"""For the mapped weights, which are half as large again, and what it takes to run a process that holds the rest."""
 NO_LIMIT_BYTES: Final = 1 << 40
+
+
+class CauseEndedError(RuntimeError):
+    """A cause was not there for as long as it was meant to be, such as when the kernel was short of memory itself."""
 
 
 @contextmanager
@@ -41,8 +46,8 @@ def throttling(subject: Subject) -> Iterator[None]:
 @contextmanager
 def memory_balloon(subject: Subject) -> Iterator[None]:
     """Another process in the same control group takes memory, until hardly any is left for the mapped weights."""
-    subject.groups.limit_memory(subject.anonymous_bytes() + subject.weights_bytes + (256 << 20))
-    take = subject.weights_bytes + (256 << 20) - MEMORY_LEFT_BYTES
+    subject.groups.limit_memory(subject.groups.memory_bytes() + SPARE_BYTES)
+    take = subject.weights_bytes + SPARE_BYTES - MEMORY_LEFT_BYTES
     fill = (
         "open('/proc/self/oom_score_adj', 'w').write('1000')\n"
         f"held = [b'x' * (1 << 20) for _ in range({take >> 20})]\n"
@@ -74,6 +79,9 @@ def _running(command: list[str]) -> Iterator[None]:
     process = subprocess.Popen(command)
     try:
         yield
+        if process.poll() is not None:
+            msg = f"it ended by itself: {process.returncode}"
+            raise CauseEndedError(msg)
     finally:
         process.kill()
         process.wait()

@@ -79,6 +79,11 @@ class Groups:
         limit = "memory.max" if self._is_v2 else "memory.limit_in_bytes"
         (self._tops["memory"] / SUBJECT / limit).write_text(str(most_bytes))
 
+    def memory_bytes(self) -> int:
+        """What those under test hold, with the pages of files that they read."""
+        usage = "memory.current" if self._is_v2 else "memory.usage_in_bytes"
+        return int((self._tops["memory"] / SUBJECT / usage).read_text())
+
     def remove(self) -> None:
         """Take the groups away, once their processes have ended."""
         for folder in reversed(self._made):

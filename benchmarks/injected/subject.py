@@ -97,13 +97,6 @@ class Subject:
         time.sleep(seconds)
         return (self._cpu_s() - before) / seconds
 
-    def anonymous_bytes(self) -> int:
-        """Its memory that no file holds."""
-        for line in Path(f"/proc/{self._running().pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) << 10
-        return 0
-
     def changes(self, since_s: float) -> list[Change]:
         """What was found since then."""
         return [change for change in [*self._changes] if change.at_s >= since_s]
