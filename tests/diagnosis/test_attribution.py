@@ -126,7 +126,10 @@ def test_calls_that_wait_for_a_time_do_not_wait_for_a_processor():
     """Though the machine became busy at the same time."""
     before = replace(_waiting(0.0), call_pause_ratio=0.0)
 
-    assert _first(before, replace(_waiting(0.5), call_pause_ratio=0.48)).subject == "model"
+    seen = causes(TWICE, _signals(before, replace(_waiting(0.5), call_pause_ratio=0.3)))
+
+    assert [cause.subject for cause in seen] == ["model", "cpu"]
+    assert seen[0].evidence == {"call_pause_ratio": 0.3, "call_pause_ratio_before": 0.0}
     assert _first(before, replace(_waiting(0.5), call_pause_ratio=0.1)).subject == "cpu"
 
 

@@ -34,9 +34,10 @@ _CPU_ROSE: Final = 1.15
 def causes(slowdown: Slowdown, seen: Signals) -> tuple[Cause, ...]:
     """What may explain a slowdown, likeliest first; empty only where nothing slowed.
 
-    The order: one stage alone that took little time before; a quota, memory, collections, the interpreter's lock and
-    others before the processors, because each of them keeps tasks waiting for a processor too; calls that hinder
-    one another, where it cannot be seen what they wait for; the stage that most of the time went to; the model itself.
+    The order: one stage alone that took little time before; a quota, memory, collections and the interpreter's lock
+    before the processors, because each of them keeps tasks waiting for a processor too; an accelerator before other
+    threads, because calls may wait for it in the same way; what calls are seen to wait for before the processors;
+    calls that hinder one another, where it cannot be seen; the stage that most of the time went to; the model itself.
 
     Args:
         slowdown: What was seen of the model.
@@ -132,9 +133,10 @@ _LOOKS: Final[tuple[Callable[[Scan], Cause | None], ...]] = (
     contention.gpu_memory,
     contention.gc,
     contention.interpreter,
-    contention.lock,
-    contention.cpu,
     contention.gpu,
+    contention.lock,
+    contention.pause,
+    contention.cpu,
     _hindrance,
     _main_stage,
 )

@@ -26,7 +26,6 @@ _MEMORY_WAIT: Final = 0.05
 _GC_PAUSE: Final = 0.01
 _INTERPRETER_DELAY_S: Final = 0.004
 _MOST: Final = 0.5
-_ALMOST_ALL: Final = 0.8
 _LOCKED: Final = 0.1
 
 
@@ -134,6 +133,19 @@ def lock(scan: Scan) -> Cause | None:
     )
 
 
+def pause(scan: Scan) -> Cause | None:
+    """Most of the added time was spent waiting for input, output or a time: for nothing that the machine is short of."""
+    paused = scan.risen(signals.CALL_PAUSE_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
+    if paused is None:
+        return None
+    return Cause(
+        subject="model",
+        evidence=paused.evidence,
+        advice="Calls wait for input, output or a sleep: look at what the model's own code asks of others.",
+        is_last_resort=True,
+    )
+
+
 def _is_starved(scan: Scan, locked: Change) -> bool:
     """Whether the threads that calls wait for wait for a processor themselves, as those of a pool may.
 
@@ -145,8 +157,6 @@ def _is_starved(scan: Scan, locked: Change) -> bool:
 
 def cpu(scan: Scan) -> Cause | None:
     """Tasks wait for a processor, or this process came to use all it may."""
-    if scan.risen(signals.CALL_PAUSE_RATIO, to=0.0, by=_ALMOST_ALL * scan.slowdown.lost_ratio) is not None:
-        return None  # whoever waits for input or a time does not wait for a processor
     used, waits = scan.risen(signals.CPU_RATIO, to=_BUSY, by=_WAIT_ROSE), _crowded_out(scan)
     if waits is None and used is None:
         return None

@@ -91,7 +91,7 @@ class Scan:
         if name not in self._changes:
             since_s, at_s = self.slowdown.since_s, self.slowdown.at_s
             before = self._signals.course(name, since_s - _BEFORE_S, since_s - 2 * SLOT_S)
-            after = self._signals.mean(name, max(since_s - SLOT_S, at_s - _AFTER_S), at_s + SLOT_S)
+            after = self._signals.mean(name, max(since_s, at_s - _AFTER_S), at_s + SLOT_S)
             self._changes[name] = None
             if before and after is not None:
                 # The median, for the signal may have been high a few minutes ago and slowed the calls then too.
