@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--learn", type=float, default=300.0, help="seconds at first, to learn what is usual")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # and not without cleaning up
+    signal.signal(signal.SIGTERM, _stop)
     console = Console(width=150, highlight=False, emoji=False)
     try:
         subject = Subject(options.core)
@@ -78,6 +78,12 @@ def main() -> None:
                     console.print(f"quiet: {', '.join(quiet[-1]) or '-'}; load {os.getloadavg()[0]:.1f}")
     finally:  # stopped early, it tells what there is
         console.print(_table(rounds, quiet))
+
+
+def _stop(*_: object) -> None:
+    """End, but not without cleaning up, which a second signal does not interrupt."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit("stopped")
 
 
 def _inject(subject: Subject, cause: str, seconds: float, console: Console) -> Round:
