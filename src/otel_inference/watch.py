@@ -18,6 +18,7 @@ from otel_inference.maintenance.builtin_knobs import adopt_torch_threads
 from otel_inference.maintenance.maintainer import maintainer
 from otel_inference.maintenance.policy import Mode
 from otel_inference.maintenance.tuning_feed import TuningFeed
+from otel_inference.resources.call_wait import CallWaitProbe
 from otel_inference.resources.sampler import ResourceSampler
 from otel_inference.resources.standard import standard_probes
 from otel_inference.sampling.attention import attention
@@ -117,8 +118,7 @@ class Watch:
         self._tuning = TuningFeed(tuners, self._note_tuning)
         self._begun = False
         self._p99_s: dict[str, float] = {}
-        probes = standard_probes(os.environ) if config.resources else ()
-        self.sampler = ResourceSampler(probes, on_tick=self._tick)
+        self.sampler = self._sampler(recorder) if config.resources else ResourceSampler((), on_tick=self._tick)
         self.evaluation = Evaluation(
             registry,
             view,
@@ -127,6 +127,10 @@ class Watch:
             diagnosis=partial(_diagnosis, config),
             takers=(self._report, self._note_health, self._alert, self._maintain, self._tune),
         )
+
+    def _sampler(self, recorder: Recorder) -> ResourceSampler:
+        waits = CallWaitProbe(recorder.threads)
+        return ResourceSampler((*standard_probes(os.environ), waits), on_tick=self._tick, glance=waits.glance)
 
     def start(self) -> None:
         """Begin to look; idempotent."""

@@ -18,6 +18,8 @@ class Injection:
     usual: Load
     calls: dict = field(default_factory=dict)
     machine: dict = field(default_factory=dict)
+    told: dict = field(default_factory=dict)
+    """What else the cause changes on a machine that tells what threads wait for, and how busy processors are."""
     healthy: Machine = field(default_factory=Machine)
 
     @property
@@ -42,12 +44,15 @@ def cpu_hog(it):
         "gc_ratio": 0.003 * it.ratio,
         "delay_s": 0.0004,
     }
+    # Calls that compute in several threads wait for the slowest of them.
+    it.told = {"cpu_busy": 1.0, "call_lock": it.rng.choice([0.03, 0.9 * lost])}
 
 
 def own_cpu(it):
     """Too many calls at once for the processors."""
     lost = 1 - 1 / it.ratio
     it.machine = {"cpu_wait": max(0.25, lost * it.rng.uniform(0.6, 1)), "cpu_ratio": 0.97, "delay_s": 0.0005}
+    it.told = {"cpu_busy": 1.0, "call_lock": 0.1}
 
 
 def throttling(it):
@@ -60,6 +65,7 @@ def throttling(it):
         "cpu_ratio": 0.95,
         "delay_s": 0.001,
     }
+    it.told = {"call_lock": it.rng.choice([0.03, 0.9 * lost])}
 
 
 def memory_balloon(it):
@@ -71,6 +77,7 @@ def memory_balloon(it):
         "cpu_wait": it.rng.uniform(0.02, 0.2),
         "cpu_ratio": 0.5,
     }
+    it.told = {"call_pause": lost * it.rng.uniform(0.0, 0.5)}
 
 
 def gc_load(it):
@@ -81,22 +88,27 @@ def gc_load(it):
         "cpu_ratio": 0.55,
         "delay_s": it.rng.choice([0.0003, 0.006]),
     }
+    it.told = {"call_lock": 0.1}
 
 
 def interpreter_lock(it):
     """Threads of Python never let go of the interpreter."""
     it.machine = {"delay_s": it.rng.uniform(0.006, 0.07), "cpu_ratio": 0.45, "cpu_wait": 0.04}
+    it.told = {"call_lock": 0.1}
 
 
 def lock(it):
     """Each call holds a lock that is taken 70 to 90 % of the time."""
     it.usual = replace(it.usual, calls=it.rng.uniform(100, 250))
-    it.calls = {"locked_s": STRETCH_S / it.usual.calls * it.rng.uniform(0.7, 0.9)}
+    taken = it.rng.uniform(0.7, 0.9)
+    it.calls = {"locked_s": STRETCH_S / it.usual.calls * taken}
+    it.told = {"call_lock": taken * it.rng.uniform(0.8, 1.0)}
 
 
 def sleep(it):
     """The model sleeps in each call."""
     it.calls = {"added_s": 0.06 * (it.ratio - 1)}
+    it.told = {"call_pause": (1 - 1 / it.ratio) * it.rng.uniform(0.8, 1.1)}
 
 
 def tokenizer(it):
@@ -129,10 +141,17 @@ DISTRACTIONS = {"gc_ratio": 0.05, "memory_wait": 0.15, "cpu_wait": 0.3, "delay_s
 """What else may be seen on a machine, and by how much, at another time than the cause."""
 
 
+_TELLS = 0.5
+_TOLD = {"cpu_busy": 0.5, "call_lock": 0.03, "call_pause": 0.05}
+"""What half of the machines say when all is well."""
+
+
 def first_bottleneck(inject, seed):
     """Subject of the first bottleneck that a whole diagnosis finds within 150 s; another signal rises at another time."""
     it = _injection(f"{inject.__name__} {seed}")
     inject(it)
+    if it.rng.random() < _TELLS:
+        it.healthy, it.machine = replace(it.healthy, **_TOLD), it.machine | it.told
     other, much = it.rng.choice([each for each in DISTRACTIONS.items() if each[0] not in it.machine])
     other_s = it.rng.choice([200, 400, BEGIN_S - 100, BEGIN_S + 120])
     stream = Stream(lambda at_s: replace(it.usual, **it.calls) if at_s >= BEGIN_S else it.usual, seed=seed)

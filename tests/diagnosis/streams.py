@@ -67,6 +67,10 @@ class Machine:
     limit_hits: int = 0
     gc_ratio: float = 0.003
     delay_s: float = 0.0002
+    cpu_busy: float | None = None
+    """Whether the processors are in use by anybody; `None` where that cannot be read, as of what follows."""
+    call_lock: float | None = None
+    call_pause: float | None = None
 
     def reading(self, at_s, rng):
         """A reading with some noise."""
@@ -88,6 +92,9 @@ class Machine:
             memory_pressure=Pressure(some_avg10_ratio=noisy(self.memory_wait), is_own_group=True),
             gc_pause_ratio=noisy(self.gc_ratio),
             interpreter_delay_s=noisy(self.delay_s),
+            cpu_busy_ratio=None if self.cpu_busy is None else noisy(self.cpu_busy),
+            call_lock_ratio=None if self.call_lock is None else noisy(self.call_lock),
+            call_pause_ratio=None if self.call_pause is None else noisy(self.call_pause),
         )
 
 
@@ -271,16 +278,16 @@ QUIET = Machine()
 
 
 @functools.cache
-def _warmed_up():
+def _warmed_up(machine):
     """Usual calls on a quiet machine, up to where something goes wrong."""
     stream, diagnosis = Stream(USUAL), Diagnosis()
-    told, _ = run(stream, BEGIN_S, machine=QUIET, diagnosis=diagnosis)
+    told, _ = run(stream, BEGIN_S, machine=machine, diagnosis=diagnosis)
     return stream, diagnosis, told
 
 
-def run_wrong(load, until_s=END_S, *, machine=QUIET, step_s=5.0):
-    """As `run`, with calls and a machine that were usual and quiet until 720 s: that part is run once for all tests."""
-    stream, diagnosis, told = copy.deepcopy(_warmed_up())
+def run_wrong(load, until_s=END_S, *, machine=QUIET, quiet=QUIET, step_s=5.0):
+    """As `run`, with calls and a machine that were usual and `quiet` until 720 s: that part is run once for all tests."""
+    stream, diagnosis, told = copy.deepcopy(_warmed_up(quiet))
     stream.load = load
     return run(stream, until_s, machine=machine, diagnosis=diagnosis, told=told, from_s=BEGIN_S, step_s=step_s)
 

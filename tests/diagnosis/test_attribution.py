@@ -78,6 +78,89 @@ def test_a_signal_that_rose_at_another_time_is_no_cause(since_s):
     assert _first(_waiting(0.0), _waiting(0.5), replace(TWICE, course=course), since_s=since_s).subject == "model"
 
 
+def test_a_rise_minutes_earlier_does_not_hide_the_one_that_slowed_calls():
+    """The processors were taken for half a minute, were free again, and then were taken when calls slowed."""
+    course = [(at_s + 10.0, 0.0 if at_s < SINCE_S else 0.7) for at_s in range(100, 660, 10)]
+    twice = _noted(
+        lambda at_s: _waiting(0.5 if at_s >= SINCE_S or SINCE_S - 80 <= at_s < SINCE_S - 50 else 0.0),
+    )
+
+    assert causes(replace(TWICE, course=course), twice)[0].subject == "cpu"
+
+
+def test_what_was_high_for_minutes_before_is_not_what_is_usual():
+    """Calls were slowed for four of the last ten minutes; in most of them the processors were free."""
+    before = _noted(lambda at_s: _waiting(0.5 if at_s >= SINCE_S or 100 <= at_s < 340 else 0.0))
+
+    (cause,) = causes(TWICE, before)
+
+    assert cause.evidence == {
+        "cpu_ratio": 0.3,
+        "cpu_ratio_before": 0.3,
+        "cpu_wait_ratio": 0.5,
+        "cpu_wait_ratio_before": 0.0,
+    }
+
+
+@pytest.mark.parametrize(("busy", "subject"), [(1.0, "cpu"), (0.3, "model"), (None, "cpu")])
+def test_processors_that_are_idle_are_not_waited_for(busy, subject):
+    """Tasks of one process wait for one another to leave a processor, too; only where nobody knows better that is believed."""
+    before, after = (replace(_waiting(ratio), cpu_busy_ratio=busy) for ratio in (0.0, 0.5))
+
+    assert _first(before, after).subject == subject
+
+
+@pytest.mark.parametrize(
+    ("lock", "wait", "subject"),
+    [(0.45, 0.0, "lock"), (0.2, 0.0, "model"), (0.45, 0.5, "cpu"), (0.45, 0.2, "lock"), (0.0, 0.0, "model")],
+)
+def test_calls_that_wait_for_another_thread_hang_on_a_lock(lock, wait, subject):
+    """Where that is most of the added time, and the other thread does not wait for a processor itself as long."""
+    before = replace(_waiting(0.0), call_lock_ratio=0.02, cpu_busy_ratio=1.0)
+    after = replace(_waiting(wait), call_lock_ratio=lock, cpu_busy_ratio=1.0)
+
+    assert _first(before, after).subject == subject
+
+
+def test_calls_that_wait_for_a_time_do_not_wait_for_a_processor():
+    """Though the machine became busy at the same time."""
+    before = replace(_waiting(0.0), call_pause_ratio=0.0)
+
+    seen = causes(TWICE, _signals(before, replace(_waiting(0.5), call_pause_ratio=0.3)))
+
+    assert [cause.subject for cause in seen] == ["model", "cpu"]
+    assert seen[0].evidence == {"call_pause_ratio": 0.3, "call_pause_ratio_before": 0.0}
+    assert _first(before, replace(_waiting(0.5), call_pause_ratio=0.1)).subject == "cpu"
+
+
+def test_who_waits_for_a_processor_gets_the_interpreter_late_too():
+    """Short waits of our own thread that end late tell of the interpreter's lock only where processors are free."""
+    late = {"interpreter_delay_s": 0.008}
+
+    assert _first(_waiting(0.0), replace(_waiting(0.0), **late)).subject == "model"
+    before = replace(_waiting(0.0), interpreter_delay_s=0.0002)
+    assert _first(before, replace(_waiting(0.0), **late)).subject == "lock"
+    assert _first(before, replace(_waiting(0.5), **late)).subject == "cpu"
+
+
+@pytest.mark.parametrize(("busy", "subject"), [(0.3, "cpu_throttled"), (1.0, "cpu"), (None, "cpu")])
+def test_a_quota_that_stops_the_process_now_and_then_is_the_cause_where_processors_are_idle(busy, subject):
+    """Bursts run into it in one period of eight; where others use the processors, they may as well be waited for."""
+    before, after = (
+        replace(_waiting(wait), cpu_busy_ratio=busy, cpu_throttled_ratio=stopped)
+        for wait, stopped in ((0.0, 0.0), (0.5, 0.12))
+    )
+
+    assert _first(before, after).subject == subject
+
+
+def test_a_first_quota_is_a_change():
+    """A process without a quota was never stopped by one."""
+    free = Reading(at_s=0.0, cpu_used_cores=0.5)
+
+    assert _first(free, replace(free, cpu_throttled_ratio=0.6)).subject == "cpu_throttled"
+
+
 def test_a_signal_that_rose_by_too_little_is_no_cause():
     """Collections for 2 % of the time do not make calls twice as slow; to a slowdown by 5 % they contribute."""
     before, after = Reading(at_s=0.0, gc_pause_ratio=0.0), Reading(at_s=0.0, gc_pause_ratio=0.02)

@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from otel_inference.resources import cpu
 from otel_inference.resources.cgroup import ControlGroups
-from otel_inference.resources.cpu import CpuProbe, affinity_cores
+from otel_inference.resources.cpu import CpuProbe
 from otel_inference.resources.reading import Reading
 
 BURN = """
@@ -36,7 +35,7 @@ print(json.dumps([reading.cpu_limit_cores, reading.utilization["cpu"], reading.c
 @pytest.fixture
 def probe_of(captured, process_tree):
     """Gives a probe of a captured tree, on a machine of four processors."""
-    return lambda tree: CpuProbe(root=str(captured(tree)), tree=process_tree, cores=lambda _: 4)
+    return lambda tree: CpuProbe(root=str(captured(tree)), tree=process_tree, processors=lambda _: range(4))
 
 
 @pytest.mark.parametrize("tree", ["v2_docker", "v1_docker"])
@@ -69,7 +68,7 @@ def test_the_smallest_limit_binds(probe_of, process, tree, limit_cores):
 
 def test_affinity_binds_too(captured, process_tree):
     """A process bound to fewer processors than its quota allows has those."""
-    probe = CpuProbe(root=str(captured("v2_systemd")), tree=process_tree, cores=lambda _: 1)
+    probe = CpuProbe(root=str(captured("v2_systemd")), tree=process_tree, processors=lambda _: [3])
 
     assert probe.read(0.0).cpu_limit_cores == 1
 
@@ -170,38 +169,6 @@ def test_begins_anew(probe_of, process, ending):
 
     assert probe.read(11.0).utilization == {}
     assert isinstance(probe.read(12.0), Reading)
-
-
-def test_affinity_is_that_of_all_threads():
-    """What the processes may run on is at least what this thread may, and ids that are gone are passed over."""
-    cores = affinity_cores([os.getpid(), 2**22 + 1])
-
-    assert len(os.sched_getaffinity(0)) <= cores <= os.cpu_count()
-
-
-def test_affinity_adds_up_over_threads(monkeypatch):
-    """A process whose threads are bound to a processor each may use all of those."""
-    bound = {0: {0}, 7: {0, 5}, 11: {1}, 12: {2}}
-
-    def affinity(each):
-        if each not in bound:
-            raise ProcessLookupError
-        return bound[each]
-
-    monkeypatch.setattr(os, "sched_getaffinity", affinity)
-    monkeypatch.setattr(os, "listdir", lambda _: ["11", "12", "13"])
-    monkeypatch.setattr(cpu, "_MACHINE_CORES", 64)
-    assert affinity_cores([7, 8]) == 4
-
-    monkeypatch.setattr(os, "listdir", lambda _: affinity(-1))
-    assert affinity_cores([]) == 1
-
-
-def test_affinity_where_it_is_unknown(monkeypatch):
-    """Where the system does not tell, all processors count."""
-    monkeypatch.delattr(os, "sched_getaffinity")
-
-    assert affinity_cores([]) == os.cpu_count()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from threading import Event
+from threading import Event, Semaphore
 
 import pytest
 
@@ -228,6 +228,26 @@ def test_a_probe_that_fails_to_close_is_no_obstacle(running, failures):
 
     assert good.closed == 1
     assert failures() == {"probe.bad": 1}
+
+
+def test_glances_between_two_readings(failures):
+    """What is soon over is looked at more often than once a reading, also after a look that failed."""
+    seen, probe = Semaphore(0), FakeProbe()
+
+    def glance():
+        seen.release()
+        raise OSError
+
+    sampler = ResourceSampler([probe], interval_s=3600.0, glance=glance)
+    sampler.start()
+    try:
+        assert all(seen.acquire(timeout=30) for _ in range(3))
+    finally:
+        sampler.stop()
+
+    assert len(probe.read_at_s) == 1
+    assert failures()["glance"] >= 2
+    assert THREAD_NAME not in [thread.name for thread in threading.enumerate()]
 
 
 def test_reads_less_often_where_reading_is_dear(clock):

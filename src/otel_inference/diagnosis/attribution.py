@@ -34,9 +34,10 @@ _CPU_ROSE: Final = 1.15
 def causes(slowdown: Slowdown, seen: Signals) -> tuple[Cause, ...]:
     """What may explain a slowdown, likeliest first; empty only where nothing slowed.
 
-    The order: one stage alone that took little time before; a quota, memory, collections and the interpreter
-    lock before the processors, because each of them keeps tasks waiting for a processor too; calls that hinder
-    one another; the stage that most of the time went to; the model itself.
+    The order: one stage alone that took little time before; a quota, memory, collections and the interpreter's lock
+    before the processors, because each of them keeps tasks waiting for a processor too; an accelerator before other
+    threads, because calls may wait for it in the same way; what calls are seen to wait for before the processors;
+    calls that hinder one another, where it cannot be seen; the stage that most of the time went to; the model itself.
 
     Args:
         slowdown: What was seen of the model.
@@ -88,6 +89,8 @@ def _hindrance(scan: Scan) -> Cause | None:
     """Calls that run at once and wait for one another: their times spread, and they use no more processor."""
     before, after = scan.slowdown.before, scan.slowdown.after
     spread = after.log_spread**2 - before.log_spread**2
+    if scan.change(signals.CALL_LOCK_RATIO) is not None:
+        return None  # it was looked at what calls wait for
     if after.in_flight < _IN_FLIGHT or spread < _SPREAD or _computes_more(scan):
         return None
     return Cause(
@@ -130,8 +133,10 @@ _LOOKS: Final[tuple[Callable[[Scan], Cause | None], ...]] = (
     contention.gpu_memory,
     contention.gc,
     contention.interpreter,
-    contention.cpu,
     contention.gpu,
+    contention.lock,
+    contention.pause,
+    contention.cpu,
     _hindrance,
     _main_stage,
 )

@@ -18,21 +18,37 @@ _WAIT_ROSE: Final = 0.1
 _CPU_WAIT: Final = 0.2
 _CPU_OWN: Final = 0.7
 _BUSY: Final = 0.9
+_TAKEN: Final = 0.6
+"""Share of their time from which on processors may be what tasks wait for."""
 _THROTTLED: Final = 0.25
+_SELDOM: Final = 0.05
 _MEMORY_WAIT: Final = 0.05
 _GC_PAUSE: Final = 0.01
 _INTERPRETER_DELAY_S: Final = 0.004
 _MOST: Final = 0.5
+_LOCKED: Final = 0.1
 
 
 def _crowded_out(scan: Scan) -> Change | None:
-    """How much more tasks wait for a processor, where that is much."""
+    """How much more tasks wait for a processor, where that is much and the processors are in use."""
+    return None if _is_idle(scan) else _waits(scan)
+
+
+def _waits(scan: Scan) -> Change | None:
     return scan.risen(signals.CPU_WAIT_RATIO, to=_CPU_WAIT, by=max(_WAIT_ROSE, scan.dose))
 
 
+def _is_idle(scan: Scan) -> bool:
+    """Whether the processors have time left, where that is known."""
+    busy = scan.change(signals.CPU_BUSY_RATIO)
+    return busy is not None and busy.after < _TAKEN
+
+
 def throttled(scan: Scan) -> Cause | None:
-    """A CPU quota stops the process in a quarter of its periods or more."""
-    stopped = scan.risen(signals.THROTTLED_RATIO, to=_THROTTLED, by=_THROTTLED / 2)
+    """A CPU quota stops the process in a quarter of its periods, or less often and tasks wait while processors are idle."""
+    waits_idly = _is_idle(scan) and _waits(scan) is not None
+    least = _SELDOM if waits_idly else _THROTTLED
+    stopped = scan.risen(signals.THROTTLED_RATIO, to=least, by=least / 2)
     if stopped is None:
         return None
     return Cause(
@@ -98,6 +114,45 @@ def interpreter(scan: Scan) -> Cause | None:
             " or run fewer calls at once (AdaptiveLimiter)."
         ),
     )
+
+
+def lock(scan: Scan) -> Cause | None:
+    """Most of the added time was spent waiting for another thread of the process."""
+    locked = scan.risen(signals.CALL_LOCK_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
+    if locked is None or _is_starved(scan, locked):
+        return None
+    crowds = scan.change(signals.CPU_WAIT_RATIO)
+    return Cause(
+        subject="lock",
+        evidence=locked.evidence,
+        is_last_resort=crowds is not None and crowds.rise > _WAIT_ROSE / 2,  # the kernel's averages follow slowly
+        advice=(
+            "Calls wait for other threads of the process: look for a lock that is held long,"
+            " or run fewer calls at once (AdaptiveLimiter)."
+        ),
+    )
+
+
+def pause(scan: Scan) -> Cause | None:
+    """Most of the added time was spent waiting for input, output or a time: for nothing that the machine is short of."""
+    paused = scan.risen(signals.CALL_PAUSE_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
+    if paused is None:
+        return None
+    return Cause(
+        subject="model",
+        evidence=paused.evidence,
+        advice="Calls wait for input, output or a sleep: look at what the model's own code asks of others.",
+        is_last_resort=True,
+    )
+
+
+def _is_starved(scan: Scan, locked: Change) -> bool:
+    """Whether the threads that calls wait for wait for a processor themselves, as those of a pool may.
+
+    Then tasks wait for one for about as much of the time as calls wait for them; that is known to half.
+    """
+    waits, waiting_ratio = _crowded_out(scan), locked.rise * min(1.0, scan.slowdown.after.in_flight)
+    return waits is not None and waits.rise >= _MOST * waiting_ratio
 
 
 def cpu(scan: Scan) -> Cause | None:

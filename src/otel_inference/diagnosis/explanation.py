@@ -30,6 +30,7 @@ _FAILING: Final = _Which(FindingKind.ERROR_BURST)
 _STALLED: Final = _Which(FindingKind.STALL)
 _LARGER: Final = _Which(FindingKind.INPUT_SHIFT, ("sizes",))
 _QUEUE: Final = _Which(FindingKind.BOTTLENECK, ("queue",))
+_PLACES: Final = _Which(FindingKind.SATURATION, ("concurrency",))
 _WORK: Final = _Which(
     FindingKind.BOTTLENECK,
     ("cpu", "cpu_throttled", "memory", "gpu", "gpu_memory", "preprocess", "prefill", "decode", "gc", "lock", "model"),
@@ -48,7 +49,10 @@ _LINKS: Final[tuple[tuple[_Which, _Which], ...]] = (
     (_QUEUE, _SLOWER),
     (_QUEUE, _LARGER),
     (_QUEUE, _Which(FindingKind.SATURATION, ("cpu", "gpu"))),
-    (_Which(FindingKind.SATURATION, ("concurrency",)), _QUEUE),
+    (_PLACES, _QUEUE),
+    (_PLACES, _WORK),
+    (_PLACES, _SLOWER),
+    (_PLACES, _LARGER),
     (_FEWER, _STALLED),
     (_FEWER, _WORK),
     (_FEWER, _SLOWER),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from otel_inference.diagnosis.signals import SLOT_S
@@ -83,15 +84,18 @@ class Scan:
         self.slowdown = slowdown
         self._signals = signals
         self._changes: dict[str, Change | None] = {}
-        self._slowed_s = (slowdown.since_s, _slowed_s(slowdown))
+        self._slowed_s = [slowdown.since_s, *_slowed_s(slowdown)]
 
     def change(self, name: str) -> Change | None:
         """The signal before and after; `None` where it was not read on both sides."""
         if name not in self._changes:
             since_s, at_s = self.slowdown.since_s, self.slowdown.at_s
-            before = self._signals.mean(name, since_s - _BEFORE_S, since_s - 2 * SLOT_S)
-            after = self._signals.mean(name, max(since_s - SLOT_S, at_s - _AFTER_S), at_s + SLOT_S)
-            self._changes[name] = None if before is None or after is None else Change(name, before, after)
+            before = self._signals.course(name, since_s - _BEFORE_S, since_s - 2 * SLOT_S)
+            after = self._signals.mean(name, max(since_s, at_s - _AFTER_S), at_s + SLOT_S)
+            self._changes[name] = None
+            if before and after is not None:
+                # The median, for the signal may have been high a few minutes ago and slowed the calls then too.
+                self._changes[name] = Change(name, median(mean for _, mean in before), after)
         return self._changes[name]
 
     def risen(self, name: str, *, to: float, by: float = 0.0) -> Change | None:
@@ -112,40 +116,35 @@ class Scan:
 
     def _rose_together(self, change: Change) -> bool:
         """Whether the signal crossed the middle between then and now when the calls' time did, if that can be told."""
-        since_s = self.slowdown.since_s
-        begins_s = (since_s + step * SLOT_S for step in range(-_SLOTS_AROUND, _SLOTS_AROUND))
-        course = [
-            (begin_s, mean)
-            for begin_s in begins_s
-            if (mean := self._signals.mean(change.name, begin_s, begin_s + SLOT_S)) is not None
-        ]
-        rose_s = _crossed_s(course, (change.before + change.after) / 2)
-        if rose_s is None:
-            return math.isinf(self._slowed_s[1])
+        since_s, around_s = self.slowdown.since_s, _SLOTS_AROUND * SLOT_S
+        course = self._signals.course(change.name, since_s - around_s, since_s + around_s)
+        rises_s = _rises_s(course, (change.before + change.after) / 2)
+        if not rises_s:
+            return len(self._slowed_s) == 1
         # With few calls both times are estimates: the change point, and when the middle was crossed.
-        return any(abs(rose_s - slowed_s) <= _APART_S for slowed_s in self._slowed_s)
+        return any(abs(rose_s - slowed_s) <= _APART_S for rose_s in rises_s for slowed_s in self._slowed_s)
 
 
-def _slowed_s(slowdown: Slowdown) -> float:
-    """When the time of calls crossed the middle between then and now; infinite if that cannot be told."""
+def _slowed_s(slowdown: Slowdown) -> list[float]:
+    """When the time of calls crossed the middle between then and now; empty if that cannot be told."""
     around_s = _SLOTS_AROUND * SLOT_S
     course = [
         (ended_s - SLOT_S, value)
         for ended_s, value in slowdown.course
         if abs(ended_s - SLOT_S - slowdown.since_s) <= around_s
     ]
-    crossed_s = _crossed_s(course, math.log(slowdown.ratio) / 2)
-    return math.inf if crossed_s is None else crossed_s
+    return _rises_s(course, math.log(slowdown.ratio) / 2)
 
 
-def _crossed_s(course: Sequence[tuple[float, float]], middle: float) -> float | None:
-    """When a course rose above `middle` to stay there; -inf if it was there from the start, `None` if it never rose.
+def _rises_s(course: Sequence[tuple[float, float]], middle: float) -> list[float]:
+    """Each time when a course rose above `middle` to stay there; -inf among them if it was there from the start.
 
-    >>> _crossed_s([(0.0, 1.0), (10.0, 3.0), (20.0, 1.0), (30.0, 3.0), (40.0, 3.0)], 2.0)
-    30.0
+    >>> _rises_s([(0.0, 1.0), (10.0, 3.0), (20.0, 1.0), (30.0, 3.0), (40.0, 3.0)], 2.0)
+    [30.0]
     """
+    found = []
     for index, (begin_s, value) in enumerate(course):
-        following = course[index + 1 : index + 3]
-        if value > middle and all(later > middle for _, later in following):
-            return begin_s if index else -math.inf
-    return None
+        stays = value > middle and all(later > middle for _, later in course[index + 1 : index + 3])
+        if stays and not (index and course[index - 1][1] > middle):
+            found.append(begin_s if index else -math.inf)
+    return found

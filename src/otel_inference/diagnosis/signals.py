@@ -17,6 +17,8 @@ _SLOTS: Final = 180
 # Names of signals.
 CPU_RATIO: Final = "cpu_ratio"
 CPU_USED_CORES: Final = "cpu_used_cores"
+CPU_BUSY_RATIO: Final = "cpu_busy_ratio"
+"""Share of time in which the processors were not idle, whoever used them."""
 CPU_WAIT_RATIO: Final = "cpu_wait_ratio"
 """Share of time in which a task waited for a processor."""
 THROTTLED_RATIO: Final = "cpu_throttled_ratio"
@@ -26,6 +28,10 @@ MEMORY_WAIT_RATIO: Final = "memory_wait_ratio"
 MEMORY_LIMIT_HITS: Final = "memory_limit_hits"
 GC_PAUSE_RATIO: Final = "gc_pause_ratio"
 INTERPRETER_DELAY_S: Final = "interpreter_delay_s"
+CALL_LOCK_RATIO: Final = "call_lock_ratio"
+"""Share of the calls' time in which they waited for another thread."""
+CALL_PAUSE_RATIO: Final = "call_pause_ratio"
+"""Share of it in which they waited for input, output or a time."""
 GPU_RATIO: Final = "gpu_ratio"
 GPU_MEMORY_RATIO: Final = "gpu_memory_ratio"
 GPU_CLOCKS_HELD: Final = "gpu_clocks_held"
@@ -70,6 +76,17 @@ class Signals:
         total_before, count_before = self._before(math.ceil(from_s / SLOT_S)).get(name, (0.0, 0))
         return (total - total_before) / (count - count_before) if count > count_before else None
 
+    def course(self, name: str, from_s: float, to_s: float) -> list[tuple[float, float]]:
+        """When each of these slots began, and its mean, oldest first; slots in which it was not read are left out."""
+        begins, oldest = [*self._begins, self._sums], self._index - len(self._begins) + 1
+        found = []
+        for index in range(max(math.ceil(from_s / SLOT_S), oldest), min(math.ceil(to_s / SLOT_S), self._index + 1)):
+            total_before, count_before = begins[index - oldest].get(name, (0.0, 0))
+            total, count = begins[index - oldest + 1].get(name, (0.0, 0))
+            if count > count_before:
+                found.append((index * SLOT_S, (total - total_before) / (count - count_before)))
+        return found
+
     def _before(self, index: int) -> dict[str, tuple[float, int]]:
         """The sums when slot `index` began; of the oldest known slot if that was longer ago."""
         back = self._index - index
@@ -107,18 +124,28 @@ def _values(reading: Reading) -> dict[str, float | None]:
     return {
         CPU_RATIO: reading.utilization.get(CPU),
         CPU_USED_CORES: reading.cpu_used_cores,
+        CPU_BUSY_RATIO: reading.cpu_busy_ratio,
         CPU_WAIT_RATIO: _some(reading.cpu_pressure),
-        THROTTLED_RATIO: reading.cpu_throttled_ratio,
+        THROTTLED_RATIO: _throttled_ratio(reading),
         MEMORY_RATIO: reading.utilization.get(MEMORY),
         MEMORY_WAIT_RATIO: _some(reading.memory_pressure),
         MEMORY_LIMIT_HITS: reading.memory_limit_hits,
         GC_PAUSE_RATIO: reading.gc_pause_ratio,
         INTERPRETER_DELAY_S: reading.interpreter_delay_s,
+        CALL_LOCK_RATIO: reading.call_lock_ratio,
+        CALL_PAUSE_RATIO: reading.call_pause_ratio,
         GPU_RATIO: reading.utilization.get(GPU),
         # Where torch tells what it holds in use, that counts: it keeps the rest in reserve.
         GPU_MEMORY_RATIO: reading.utilization.get(GPU_MEMORY),
         GPU_CLOCKS_HELD: max((float(not _HELD_BY.isdisjoint(held)) for held in limits), default=None),
     }
+
+
+def _throttled_ratio(reading: Reading) -> float | None:
+    """Nothing stops a process that has no quota, and it may be given one."""
+    if reading.cpu_throttled_ratio is None and reading.cpu_used_cores is not None:
+        return 0.0
+    return reading.cpu_throttled_ratio
 
 
 def _some(pressure: Pressure | None) -> float | None:

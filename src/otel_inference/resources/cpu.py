@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from otel_inference.resources.cgroup import ControlGroups
 from otel_inference.resources.pressure import pressure
 from otel_inference.resources.process_tree import ProcessTree
+from otel_inference.resources.processors import Idleness, allowed
 from otel_inference.resources.reading import CPU, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from otel_inference.resources.cgroup import Throttling
-
-_MACHINE_CORES: Final = os.cpu_count() or 1
 
 
 class CpuProbe:
@@ -27,7 +25,7 @@ class CpuProbe:
     Args:
         root: The folder that stands for `/`.
         tree: The processes.
-        cores: How many processors the processes with these ids may run on.
+        processors: Numbers of the processors that the processes with these ids may run on.
     """
 
     name = "cpu"
@@ -37,18 +35,20 @@ class CpuProbe:
         *,
         root: str = "/",
         tree: ProcessTree | None = None,
-        cores: Callable[[Iterable[int]], int] | None = None,
+        processors: Callable[[Iterable[int]], Collection[int]] = allowed,
     ) -> None:
         self._groups = ControlGroups(root)
         self._tree = tree or ProcessTree()
-        self._cores = cores or affinity_cores
+        self._processors = processors
+        self._idleness = Idleness(root)
         self._before: tuple[float, float, dict[str, Throttling]] | None = None
 
     def read(self, at_s: float) -> Reading:
         """See `reading.Probe.read`."""
         groups = self._groups.levels("cpu")
         quotas = {group.path: quota for group in groups if (quota := group.cpu_limit_cores())}
-        limit_cores = min([float(self._cores(self._tree.pids(at_s))), *quotas.values()])
+        processors = self._processors(self._tree.pids(at_s))
+        limit_cores = min([float(len(processors)), *quotas.values()])
         stopped = {group.path: seen for group in groups if group.path in quotas and (seen := group.throttling())}
         used_s = self._tree.cpu_s(at_s)
         before, self._before = self._before, (at_s, used_s, stopped)
@@ -67,16 +67,19 @@ class CpuProbe:
             cpu_limit_cores=limit_cores,
             cpu_throttled_ratio=ratio,
             cpu_throttled_s_per_s=throttled_s_per_s,
+            cpu_busy_ratio=self._idleness.busy_ratio(processors),
             cpu_pressure=pressure(self._groups, "cpu"),
         )
 
     def close(self) -> None:
         """See `reading.Probe.close`."""
         self._before = None
+        self._idleness.forget()
 
     def reset_after_fork(self) -> None:
         """See `reading.Probe.reset_after_fork`."""
         self._before = None
+        self._idleness.forget()
         self._tree.reset_after_fork()
 
 
@@ -99,29 +102,3 @@ def _throttled(
         ratio = max(stopped, ratio or 0.0)
         throttled_s_per_s = max((new.throttled_s - old.throttled_s) / elapsed_s, throttled_s_per_s or 0.0)
     return ratio, throttled_s_per_s
-
-
-def affinity_cores(pids: Iterable[int]) -> int:
-    """How many processors the threads of this process and the processes `pids` may run on, all together.
-
-    Threads of one process may be bound to processors of their own, as OpenMP does when it is told to
-    (`OMP_PROC_BIND`): its first thread alone then says 1.
-    """
-    if not hasattr(os, "sched_getaffinity"):  # not Linux
-        return _MACHINE_CORES
-    allowed: set[int] = set()
-    for each in (0, *pids, *_thread_ids()):
-        try:
-            allowed |= os.sched_getaffinity(each)
-        except OSError:  # it has ended, or is not ours to ask
-            continue
-        if len(allowed) >= _MACHINE_CORES:
-            break
-    return len(allowed) or _MACHINE_CORES
-
-
-def _thread_ids() -> Iterable[int]:
-    try:
-        yield from map(int, os.listdir("/proc/self/task"))  # noqa: PTH208 - names only
-    except OSError:
-        return

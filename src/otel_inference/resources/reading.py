@@ -99,6 +99,8 @@ class Reading:
     """Share of the quota's periods since the last reading that ended with the process stopped."""
     cpu_throttled_s_per_s: float | None = None
     """Time it was stopped, summed over processors, so it may exceed 1."""
+    cpu_busy_ratio: float | None = None
+    """Share of time in which the processors that it may run on were not idle, whoever used them."""
     cpu_pressure: Pressure | None = None
 
     rss_bytes: int | None = None
@@ -122,6 +124,11 @@ class Reading:
 
     interpreter_delay_s: float | None = None
     """Median time by which short waits of our thread ended late: it waited for the interpreter, seldom for a processor."""
+
+    call_lock_ratio: float | None = None
+    """Share of the running calls' time in which their threads waited for another thread, other than for the interpreter."""
+    call_pause_ratio: float | None = None
+    """Share of it in which they waited for anything else: input, output, a time."""
 
     accelerators: tuple[AcceleratorReading, ...] = ()
     torch_memory: tuple[TorchMemoryReading, ...] = ()

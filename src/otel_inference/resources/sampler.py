@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from random import Random
 from threading import Event, Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.004
 """Of one core, for reading. Where it costs more, as beside hundreds of descendants, it is done less often."""
+_GLANCES_S: Final = (0.05, 0.15)
+"""Between two glances."""
 _RETRY_MAX_S: Final = 60.0
 _DOUBLINGS: Final = 6
 THREAD_NAME: Final = "otel-inference-resources"
@@ -33,6 +36,7 @@ class ResourceSampler:
         clock: Stamps them.
         work_clock: CPU seconds of this thread.
         on_tick: Called with each reading, on this thread.
+        glance: Called some ten times a second between the readings, on this thread, for what is soon over.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class ResourceSampler:
         clock: Callable[[], float] = time.monotonic,
         work_clock: Callable[[], float] = time.thread_time,
         on_tick: Callable[[Reading], None] | None = None,
+        glance: Callable[[], None] | None = None,
     ) -> None:
         self._watched = tuple(_Watched(probe, interval_s) for probe in probes)
         self._interval_s = interval_s
@@ -50,6 +55,8 @@ class ResourceSampler:
         self._work_clock = work_clock
         self._worked_s = 0.0
         self._on_tick = on_tick
+        self._glance = glance
+        self._random = Random()  # noqa: S311 - times of glances; the host's own generator stays as it is
         self._lock = Lock()
         self._thread: Thread | None = None
         self._stopping = Event()
@@ -104,13 +111,25 @@ class ResourceSampler:
     def _run(self, stopping: Event) -> None:
         try:
             while not stopping.is_set():
-                stopping.wait(self._tick(stopping))
+                self._rest(stopping, self._tick(stopping))
         finally:
             try:
                 for watched in self._watched:
                     watched.close()
             finally:
                 self._thread = None
+
+    def _rest(self, stopping: Event, rest_s: float) -> None:
+        """Wait until the next reading, with glances at irregular times, so that no regular traffic hides between them."""
+        if self._glance is None:
+            stopping.wait(rest_s)
+            return
+        until_s = time.monotonic() + rest_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            if stopping.wait(min(left_s, self._random.uniform(*_GLANCES_S))):
+                return
+            with guard.guarded("glance"):
+                self._glance()
 
     def _tick(self, stopping: Event) -> float:
         """Read all probes once; returns how long to wait until the next time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from contextlib import suppress
-from threading import Lock
+from threading import Lock, get_native_id
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -195,12 +195,13 @@ class Recorder:
         call.token = otel_context.attach(call.context)
         call.before = current.get()
         current.set(call)
+        call.thread = get_native_id()
 
     def leave(self, call: RecordedCall) -> None:
         """Make current again what was before `enter`."""
         if call.token is None:
             return
-        token, call.token = call.token, None
+        token, call.token, call.thread = call.token, None, None
         # Ended elsewhere than it was begun, in another task or thread, there is nothing to put back here.
         if current.get() is call:
             current.set(call.before)
@@ -362,6 +363,16 @@ class Recorder:
             if name == model and operation != semconv.LOAD
             for call in list(series.running)
         ]
+
+    def threads(self) -> set[int]:
+        """The kernel's ids of the threads that run calls now; those that wait for a place are not among them."""
+        return {
+            call.thread
+            for (_, operation, _), series in list(self._series.items())
+            if operation != semconv.LOAD
+            for call in list(series.running)
+            if call.thread is not None and (call.permit is not None or not call.limited)
+        }
 
     def oldest(self, model: str) -> Exemplar | None:
         """The span of the call of `model` that has been running longest, if one runs and has one."""

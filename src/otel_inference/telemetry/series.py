@@ -39,7 +39,7 @@ class Series:
 class RecordedCall(OpenCall):
     """An open call with its span."""
 
-    __slots__ = ("before", "begun_as", "context", "series", "span", "token")
+    __slots__ = ("before", "begun_as", "context", "series", "span", "thread", "token")
 
     series: Series
     span: Span
@@ -47,3 +47,5 @@ class RecordedCall(OpenCall):
     token: Any
     before: OpenCall | None
     begun_as: tuple[Any, ...]
+    thread: int | None
+    """The kernel's id of the thread that it is current in; `None` between two steps of a stream."""
