@@ -322,6 +322,28 @@ def test_comes_in_again_from_within():
     assert_idle(limiter, gate)
 
 
+def test_a_place_given_back_during_a_look_is_free_after_it():
+    """A place that a finalizer gives back while a metric is read is handed on at once: no other call may come to do it."""
+    limiter, gate = limited()
+    held = limiter.acquire("ranker")
+    waiting = threading.Thread(target=lambda: limiter.acquire("ranker").release(), daemon=True)
+    waiting.start()
+    wait_until(lambda: limiter.queued == 1)
+    look = gate.run_limit
+
+    def interrupted(now):
+        held.release()
+        return look(now)
+
+    gate.run_limit = interrupted
+    assert limiter.limit == 1
+    gate.run_limit = look
+    waiting.join(5)
+
+    assert not waiting.is_alive()
+    assert_idle(limiter, gate)
+
+
 def test_lets_through_when_the_gate_fails():
     """A gate that raises limits nothing and breaks no call; its failures are counted."""
     limiter, gate = limited()

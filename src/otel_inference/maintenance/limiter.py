@@ -135,8 +135,7 @@ class AdaptiveLimiter:
     @property
     def limit(self) -> int:
         """How many calls may run at once, as things are."""
-        with self._lock:
-            return self._gate.run_limit(self._clock())
+        return self._outcome(self._gate.run_limit, self._clock())
 
     @property
     def in_use(self) -> int:
@@ -156,8 +155,7 @@ class AdaptiveLimiter:
     @property
     def rejected_by_size(self) -> Mapping[int, int]:
         """The same by class of size (`health.stretch.size_class`); -1 for calls of unknown size."""
-        with self._lock:
-            return dict(self._rejected)
+        return self._outcome(dict, self._rejected)
 
     def refresh(self) -> None:
         """Let in who may come in now. For whoever changes the gate from outside; calls do it themselves."""
@@ -194,7 +192,7 @@ class AdaptiveLimiter:
     def _wait(self, waiter: ThreadWaiter) -> Place | float:
         try:
             waiter.wait()
-            return self._result_of(waiter)
+            return self._outcome(self._collect, waiter)
         except BaseException:
             self._do(self._leave, waiter)
             raise
@@ -202,16 +200,10 @@ class AdaptiveLimiter:
     async def _wait_async(self, waiter: TaskWaiter) -> Place | float:
         try:
             await waiter.wait()
-            return self._result_of(waiter)
+            return self._outcome(self._collect, waiter)
         except BaseException:
             self._do(self._leave, waiter)
             raise
-
-    def _result_of(self, waiter: Waiter) -> Place | float:
-        try:
-            return self._alone(self._collect, waiter)
-        finally:
-            self._follow_up()
 
     def _take_back(self, place: Place) -> None:
         lock = self._lock
@@ -231,6 +223,14 @@ class AdaptiveLimiter:
             guard.failed("limiter")
         finally:
             if self._pending:
+                self._follow_up()
+
+    def _outcome(self, step: Callable[[_Subject], _Answer], subject: _Subject) -> _Answer:
+        """What comes of a step, or of a look: there, too, a finalizer may have put something off."""
+        try:
+            return self._alone(step, subject)
+        finally:
+            if self._pending and not self._lock._is_owned():
                 self._follow_up()
 
     def _do(self, step: Callable[[_Subject], object], subject: _Subject) -> None:
