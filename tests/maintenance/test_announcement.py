@@ -256,6 +256,21 @@ def test_a_gate_that_fails_refuses_nothing():
     assert_idle(limiter, gate)
 
 
+def test_a_limiter_that_cannot_forget_spoils_no_answer(telemetry):
+    """What another limiter raises when a call does not come is counted, and the request ends as it would have."""
+    names = ("acquire", "acquire_async", "limit", "in_use", "rejected")
+    guard.set_strict(strict=False)
+    with full("ranker") as (limiter, _):
+        runtime.limit("ranker", type("Own", (), {**dict.fromkeys(names, 0), "announce": lambda *_: object()})())
+        announce()
+        with pytest.raises(LookupError), announced("ranker"):
+            raise LookupError
+        runtime.limit("ranker", limiter)
+
+    assert guard.error_counts() == {"limiter": 2}
+    guard._errors.clear()
+
+
 def test_loses_no_announcement_among_threads():
     """20,000 requests of 8 threads that call, fail or call nothing leave nothing on its way."""
     limiter, gate = limited(3, room=4)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from otel_inference import protocols
+from otel_inference import guard, protocols
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +122,9 @@ def announced(model: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        announcement.withdraw()
         with suppress(ValueError):  # a framework may end a response elsewhere than it began it
             _current.reset(token)
+        try:
+            announcement.withdraw()
+        except Exception:  # noqa: BLE001 - a limiter that does not work spoils no answer
+            guard.failed("limiter")
