@@ -237,9 +237,10 @@ def test_refuses_nothing_else_early(telemetry):
     assert reached == [*asked, ("GET", "/rank"), ("GET", "/rank")]
 
 
-def test_knows_its_paths_below_a_proxy(telemetry):
+@pytest.mark.parametrize(("path", "root_path"), [("/api/rank", "/api"), ("/rank", "/api"), ("/rank", None)])
+def test_knows_its_paths_below_a_proxy(telemetry, path, root_path):
     """What a proxy or a mount puts before the application's own paths does not count."""
-    scope = {"type": "http", "method": "GET", "path": "/api/rank", "root_path": "/api"}
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": root_path}
     sent = []
 
     async def send(message):

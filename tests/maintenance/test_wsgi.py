@@ -229,3 +229,30 @@ def test_refuses_before_the_application_is_reached(telemetry):
     assert get(early, SCRIPT_NAME="/api", PATH_INFO=path)[2] == b"served"
 
     assert len(reached) == 3
+
+
+def test_a_refused_head_has_no_body(telemetry):
+    """To `HEAD` goes the head alone: clients take what follows for the beginning of their next answer."""
+
+    def app(environ, start_response):
+        refuse()
+
+    with fake.full("ranker"):
+        for refusing in (wrapped(app, models={"/rank": "ranker"}), wrapped(app)):
+            status, headers, body, complaints = get(
+                refusing, SCRIPT_NAME="/api", PATH_INFO="/rank", REQUEST_METHOD="HEAD"
+            )
+            assert (status, body, complaints) == (503, b"", "")
+            assert headers["retry-after"] == "2"
+
+
+def test_a_path_that_no_server_should_give_is_let_through(telemetry):
+    """A path beyond Latin-1, which breaks the protocol, is the application's to answer."""
+
+    def app(environ, start_response):
+        start_response("200 OK", PLAIN)
+        return [b"served"]
+
+    with fake.full("ranker"):
+        refusing = wsgi.OverloadMiddleware(app, models={"/rank": "ranker"})
+        assert get(refusing, PATH_INFO="/\u20ac")[2] == b"served"

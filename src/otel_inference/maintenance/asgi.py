@@ -75,7 +75,7 @@ class OverloadMiddleware:
         """The model that a request will call, if that is known."""
         if not self._paths or scope["method"] == UNREFUSED:
             return None
-        return self._paths.model_of(scope["path"].removeprefix(scope.get("root_path", "")))
+        return self._paths.model_of(scope["path"].removeprefix(scope.get("root_path") or ""))
 
     def _asked_s(self, scope: MutableMapping[str, Any]) -> float | None:
         if self._header is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,7 +58,8 @@ class OverloadMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         told = None if self._key is None else environ.get(self._key)
-        answer = _Answer(start_response, None if told is None else seconds_of(told))
+        left_s = None if told is None else seconds_of(told)
+        answer = _Answer(start_response, left_s, bodiless=environ.get("REQUEST_METHOD") == "HEAD")
         nothing: Iterable[bytes] = ()
 
         def called() -> Iterable[bytes]:
@@ -72,10 +74,10 @@ class OverloadMiddleware:
 
     def _model_of(self, environ: WSGIEnvironment) -> str | None:
         """The model that a request will call, if that is known."""
-        if not self._paths or environ["REQUEST_METHOD"] == UNREFUSED:
+        if not self._paths or environ.get("REQUEST_METHOD") == UNREFUSED:
             return None
         path: str = environ.get("PATH_INFO", "")
-        return self._paths.model_of(path.encode("latin-1").decode("utf-8", "replace"))  # as PEP 3333 has it
+        return self._paths.model_of(path.encode("latin-1", "replace").decode("utf-8", "replace"))  # as PEP 3333 has it
 
 
 class _Answer:
@@ -84,8 +86,9 @@ class _Answer:
     Its head is held back until there is something to send: servers differ in what they do with a second one.
     """
 
-    def __init__(self, start_response: StartResponse, asked_s: float | None) -> None:
+    def __init__(self, start_response: StartResponse, asked_s: float | None, *, bodiless: bool) -> None:
         self._start_response = start_response
+        self._bodiless = bodiless
         self._until_s = None if asked_s is None else monotonic() + asked_s
         self._overloads: list[OverloadedError] = []
         self._head: tuple[str, list[tuple[str, str]], OptExcInfo | None] | None = None
@@ -131,7 +134,9 @@ class _Answer:
         self._write(piece)
 
     def _refuse(self, error: OverloadedError) -> None:
-        self.refusal = refusal_of(error)
+        refusal = refusal_of(error)
+        # Servers send to `HEAD` whatever they are given, and the client takes it for its next answer.
+        self.refusal = replace(refusal, body=b"") if self._bodiless else refusal
         self._head = (f"{STATUS.value} {STATUS.phrase}", list(self.refusal.headers), None)
 
 
@@ -161,7 +166,7 @@ class _Body:
         if answer.refusal is None:
             return piece
         self._refused = True
-        return answer.refusal.body
+        return answer.refusal.body or None
 
     def close(self) -> None:
         """Close the application's own body, as the server asks for in the end."""
