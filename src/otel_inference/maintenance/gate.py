@@ -30,6 +30,8 @@ _UNKNOWN_QUEUE: Final = 10
 """Calls that may wait for each place while service time or deadline are unknown."""
 _LEAST_SHARE: Final = 0.01
 _FOREVER: Final = math.inf
+_LARGEST: Final = 1e100
+"""A size that is larger is a mistake; its square would be more than a float can hold."""
 
 
 class Gate:
@@ -376,4 +378,4 @@ def _least_one(name: str, value: int | None) -> int | None:
 
 def _proper(size: float | None) -> float | None:
     """A size that work can be proportional to, or nothing."""
-    return size if size is not None and 0.0 < size < _FOREVER else None
+    return size if size is not None and 0.0 < size < _LARGEST else None
