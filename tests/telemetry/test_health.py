@@ -248,6 +248,46 @@ def deep_size(root):
     return total
 
 
+def ends_in_time(work):
+    """Whether `work` comes to its end, and waits for nothing that it holds itself."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    return not thread.is_alive()
+
+
+def test_a_span_may_end_while_a_model_is_made():
+    """A finalizer ends another instrumentation's span wherever the collector runs; both models count, and neither waits."""
+    within = []
+
+    def clock():
+        if not within:
+            within.append(True)
+            registry.is_first_look(1)
+            registry.of("ranker").ended(1.0, 0.01, failed=False, cold=False, size=None)
+            registry.of("tagger").ended(1.0, 0.01, failed=False, cold=False, size=None)
+        return 1.0
+
+    registry = HealthRegistry(clock=clock)
+    assert ends_in_time(lambda: registry.of("ranker").ended(1.0, 0.01, failed=False, cold=False, size=None))
+    assert {name: model.calls for name, model in registry.models().items()} == {"ranker": 2, "tagger": 1}
+
+
+def test_a_signal_handler_may_call_a_model_while_another_is_called_first(telemetry, monkeypatch):
+    """It interrupts what is set up for the first call at any point; each call counts for its own model."""
+    within = []
+
+    def interrupted(_engine):
+        if not within:
+            within.append(True)
+            call(model="tagger")
+            call()
+
+    monkeypatch.setattr(runtime._running.recorder, "_version_of", interrupted)
+    assert ends_in_time(call)
+    assert {name: model.calls for name, model in health().items()} == {"ranker": 2, "tagger": 1}
+
+
 def test_loses_nothing_under_threads():
     """8 threads that add to one model and read it lose nothing."""
     model = HealthRegistry().of("ranker")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from contextlib import suppress
-from threading import Lock, get_native_id
+from threading import RLock, get_native_id
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,7 +80,7 @@ class Recorder:
         self._each_round = each_round
         self._health = health
         self._version_of = version_of
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler may call a model on top of this
         self._series: dict[tuple[str, str, str], Series] = {}
         self._kinds: dict[str, tuple[str, str]] = {}
         """Engine and operation by model, of the kind of call that it was asked for last for the first time."""
@@ -336,11 +336,11 @@ class Recorder:
             series = self._series.get((engine, operation, name))
             if series is None:
                 statistics = None if operation == semconv.LOAD else self._health.of(name)
-                series = Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
+                made = Series(engine, operation, name, version=self._version_of(engine), statistics=statistics)
                 if statistics is not None:
-                    series.limiter = self._limiters.get(name)
+                    made.limiter = self._limiters.get(name)
                     self._kinds[name] = engine, operation
-                self._series[engine, operation, name] = series
+                series = self._series.setdefault((engine, operation, name), made)
         # With no lock held: a log handler may do anything, also call a model.
         self._names.warn_once()
         return series
@@ -397,7 +397,7 @@ class Recorder:
 
     def reset_after_fork(self) -> None:
         """Forget the calls that ran in the parent: they go on there, not here."""
-        self._lock = Lock()
+        self._lock = RLock()
         for series in self._series.values():
             for call in series.running:
                 call.watched = ENDED

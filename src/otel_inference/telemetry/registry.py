@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from math import inf
-from threading import Lock, RLock
+from threading import RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -178,7 +178,7 @@ class HealthRegistry:
     ) -> None:
         self._width_s = width_s
         self._clock = clock
-        self._lock = Lock()
+        self._lock = RLock()  # a finalizer may end another instrumentation's span on top of this
         self.names = NameLimit(max_models)
         """One limit for the models of our own calls and of other instrumentations' spans."""
         self._models: dict[str, ModelStatistics] = {}
@@ -208,9 +208,9 @@ class HealthRegistry:
             name = self.names.admit(model)
             found = self._models.get(name)
             if found is None:
-                found = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
-                found.slow_after_s = self.slow_after(name)
-                self._models[name] = found
+                made = ModelStatistics(self._width_s, self._clock, self._clock() - age_s)
+                made.slow_after_s = self.slow_after(name)
+                found = self._models.setdefault(name, made)
         return found
 
     def is_first_look(self, span_id: int) -> bool:
@@ -235,7 +235,7 @@ class HealthRegistry:
 
     def reset_after_fork(self) -> None:
         """Make the locks usable in a forked child, and count its calls only."""
-        self._lock = Lock()
+        self._lock = RLock()
         self._models = {}
 
 
