@@ -278,6 +278,34 @@ def test_a_callback_that_hangs_stops_neither_refusals_nor_the_receiver(monkeypat
         released.set()
 
 
+def test_a_callback_that_hangs_keeps_no_more_than_its_own_thread(monkeypatch):
+    """Notifications that come meanwhile are answered 503, so that Alertmanager sends them again, and are over."""
+    monkeypatch.setattr(module, "_TURN_S", 0.05)
+    hanging, released = threading.Event(), threading.Event()
+    receiver = Receiver(lambda _: hanging.set() or released.wait(30), token=TOKEN, port=0)
+    receiver.start()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(post, receiver, json.dumps(notification(alert())))
+            assert hanging.wait(10)
+            others = [post(receiver, json.dumps(notification(alert(fingerprint="f2"))))[0] for _ in range(3)]
+            released.set()
+            assert (first.result(10)[0], others) == (200, [503] * 3)
+        assert post(receiver, json.dumps(notification(alert(fingerprint="f2"))))[0] == 200
+    finally:
+        released.set()
+        receiver.stop()
+
+
+def test_a_request_that_is_over_is_not_ended_again(listening):
+    """Its file is closed by then, and the number may be that of a file of the host's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        listening._server._end([ours])  # was never one of those that are open
+        theirs.sendall(b"x")
+        assert ours.recv(1) == b"x"
+
+
 def test_half_characters_are_replaced():
     """What JSON can say and UTF-8 cannot write does not reach spans and journals."""
     (notice,) = notices_in(json.loads(json.dumps(notification(alert(inference_model="rank\ud800er")))))

@@ -40,7 +40,8 @@ class Endpoint(HTTPServer):
     Args:
         place: Address and port.
         allows: Whether what a request shows as `Authorization` will do.
-        take: Takes a document in and says how much of it mattered; raises `ValueError` where it is none.
+        take: Takes a document in and says how much of it mattered; raises `ValueError` where it is none,
+            `TimeoutError` where it cannot now.
             Called by several threads.
     """
 
@@ -106,9 +107,11 @@ class Endpoint(HTTPServer):
 
     def _end(self, requests: list[socket]) -> None:
         """Make whoever reads from or writes to these find that they are over."""
-        for request in requests:
-            with suppress(OSError):
-                request.shutdown(SHUT_RDWR)
+        with self._lock:  # none is closed meanwhile: its number may be that of another file by then
+            for request in requests:
+                if request in self._open:
+                    with suppress(OSError):
+                        request.shutdown(SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
 
     def do_POST(self) -> None:
-        """Answer 200 with what was taken; else 401, 404, 411, 413, 400 or 408, having changed nothing."""
+        """Answer 200 with what was taken; else 401, 404, 411, 413, 400, 408 or 503, having changed nothing."""
         self.close_connection = True
         if not self.server.allows(self.headers.get("Authorization")):
             self._answer(HTTPStatus.UNAUTHORIZED)
@@ -136,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
             taken = self.server.take(json.loads(body))
         except (ValueError, RecursionError):
             self._answer(HTTPStatus.BAD_REQUEST)
+            return
+        except TimeoutError:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE)
             return
         self._answer(HTTPStatus.OK, taken=taken)
 

@@ -16,6 +16,7 @@ import hmac
 import json
 import os
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock, Thread, current_thread
@@ -35,6 +36,8 @@ HOLD_S: Final = 1800.0
 MAX_OPEN: Final = 1000
 MIN_TOKEN_LENGTH: Final = 16
 
+_TURN_S: Final = 2.0
+"""How long a notification waits for the one before it; Alertmanager sends again what was not taken."""
 _FLEET: Final = "fleet"
 _MAX_TEXT: Final = 500
 _ORDER: Final = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
@@ -154,9 +157,10 @@ class Receiver:
 
         Raises:
             ValueError: If it is not a notification of Alertmanager's.
+            TimeoutError: If what is told of an earlier one does not come back; nothing is taken then.
         """
         notices = list(notices_in(document))
-        with self._lock:
+        with self._turn():
             before, heard, now_s = self.findings(), dict(self._heard), self._clock()
             for notice in notices:
                 if notice.finding is None:
@@ -201,6 +205,18 @@ class Receiver:
                 server.handle_request()
                 server.end_late()
                 self.forget_unrepeated()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Of the notifications one at a time; not waited for without an end, for then each would keep its thread."""
+        lock = self._lock
+        if not lock.acquire(timeout=_TURN_S):
+            msg = "an earlier notification is still being dealt with"
+            raise TimeoutError(msg)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _replace(self, heard: Mapping[str, _Heard], before: tuple[Finding, ...]) -> None:
         self._heard = heard
