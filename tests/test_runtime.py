@@ -12,7 +12,7 @@ import torch
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_inference import Config, engines, force_flush, instrument, runtime, uninstrument
+from otel_inference import Config, engines, force_flush, instrument, loading, runtime, uninstrument
 from otel_inference.testing import Telemetry, recorded
 
 ROWS = torch.ones(2, 4)
@@ -172,3 +172,31 @@ def test_warns_of_unknown_engines_in_the_environment(monkeypatch, caplog):
 
     assert "tensorflow" in caplog.text
     assert runtime._running.engines == {"torch"}
+
+
+def test_two_threads_that_fork_at_once_leave_nothing_held(telemetry, monkeypatch):
+    """Each lets go on what it held itself: a writer held for good makes calls wait for ever once its queue is full."""
+    monkeypatch.setattr(loading, "_PATIENCE_S", 0.01)  # as if the first fork took longer than that
+    writer = runtime._running.recorder.writer
+    go_on, second_holds, first_is_over = writer.go_on_after_fork, threading.Event(), threading.Event()
+
+    def going_on():
+        go_on()
+        second_holds.wait(10)
+
+    def second():
+        runtime._before_fork()
+        second_holds.set()
+        first_is_over.wait(10)
+        runtime._after_fork_in_parent()
+
+    monkeypatch.setattr(writer, "go_on_after_fork", going_on)
+    runtime._before_fork()
+    thread = threading.Thread(target=second)
+    thread.start()
+    runtime._after_fork_in_parent()
+    first_is_over.set()
+    thread.join(10)
+
+    assert writer._writing.acquire(timeout=1)
+    writer._writing.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from threading import RLock, Thread
+from threading import RLock, Thread, get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
@@ -349,8 +349,8 @@ def _set_options(outlet: Outlet, config: Config) -> None:
     outlet.capture_content = config.capture_content
 
 
-_held: list[CallWriter] = []
-"""The writer held for the fork under way."""
+_held: dict[int, CallWriter] = {}
+"""The writer held for the fork under way, by the thread that forks: only that one can let it go on."""
 
 
 def _before_fork() -> None:
@@ -358,12 +358,13 @@ def _before_fork() -> None:
     running = _running
     if running is not None:
         running.recorder.writer.hold_for_fork()
-        _held.append(running.recorder.writer)
+        _held[get_ident()] = running.recorder.writer
 
 
 def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().go_on_after_fork()
+    writer = _held.pop(get_ident(), None)
+    if writer is not None:
+        writer.go_on_after_fork()
     loading.go_on_after_fork()
 
 
