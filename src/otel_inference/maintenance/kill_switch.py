@@ -12,6 +12,19 @@ if TYPE_CHECKING:
 NUMBER: Final = getattr(signal, "SIGUSR2", None)
 """Not on Windows."""
 
+_armed = False
+
+
+def arm(*, armed: bool) -> None:
+    """Say whether maintenance may act from now on, so that who registers an action takes the signal."""
+    global _armed  # noqa: PLW0603 - one instrumentation per process, and one signal
+    _armed = armed
+
+
+def is_armed() -> bool:
+    """Whether maintenance may act."""
+    return _armed
+
 
 class KillSwitch:
     """Has SIGUSR2 call a function, where the host has no use for that signal.

@@ -23,7 +23,7 @@ from otel_inference.errors import ConfigError
 from otel_inference.maintenance.action import COOLDOWN_S, MAX_PER_HOUR, TIMEOUT_S, Action, kind_of, unknown
 from otel_inference.maintenance.execution import Execution
 from otel_inference.maintenance.journal import Journal
-from otel_inference.maintenance.kill_switch import KillSwitch
+from otel_inference.maintenance.kill_switch import KillSwitch, is_armed
 from otel_inference.maintenance.policy import Mode, mode_of
 from otel_inference.maintenance.registration import Actions
 from otel_inference.maintenance.runner import Histories, Runner, Surroundings
@@ -120,7 +120,7 @@ class Maintainer:
             action = replace(action, name=self._actions.name_for(run))
             if former:  # it may have been mended
                 self._histories.of(action.name).history.enable()
-            self._actions.add(action)
+            self.add(action)
             return run
 
         kind_of(kind)  # here rather than when the decorator is applied, where the traceback says less
@@ -129,6 +129,8 @@ class Maintainer:
     def add(self, action: Action) -> None:
         """Register an action, in place of one with the same name and trigger."""
         self._actions.add(action)
+        if is_armed():  # under the launcher the program is instrumented before it registers anything
+            self._kill_switch.install()
 
     def remove(self, name: str) -> bool:
         """Forget an action with all its triggers; returns whether there was one."""

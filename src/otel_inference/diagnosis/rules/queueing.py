@@ -91,7 +91,6 @@ class QueueRule:
         rejected, calls = self._rejected()
         turned_away = wilson_interval(rejected, calls)[0] >= _CRITICAL_RATIO
         cpu = seen.health.utilization.get("cpu")
-        idle = cpu is not None and cpu < _BUSY
         return Verdict(
             kind=FindingKind.BOTTLENECK,
             subject="queue",
@@ -107,11 +106,7 @@ class QueueRule:
                 "window_s": round(self._recent[-1].ended_s - self._recent[0].started_s, 1),
                 **({} if cpu is None else {"cpu_ratio": round(cpu, 3)}),
             },
-            advice=(
-                "Calls wait while processors are idle: let more run at once (AdaptiveLimiter learns how many)."
-                if idle
-                else "More calls arrive than can be served: bound the wait (AdaptiveLimiter), add replicas, or let a Tuner find the batch size."
-            ),
+            advice=_advice(idle=cpu is not None and cpu < _BUSY, is_limited=rejected > 0),
             exemplar=self._work.slowest(),
         )
 
@@ -129,3 +124,13 @@ class QueueRule:
             },
             advice="All places are taken: let an AdaptiveLimiter learn how many there may be, or add replicas.",
         )
+
+
+def _advice(*, idle: bool, is_limited: bool) -> str:
+    if idle and is_limited:
+        return "A limiter turns calls away while processors are idle: give it more workers, a longer deadline, or sizes to learn from."
+    if idle:
+        return "Calls wait while processors are idle: let more run at once (AdaptiveLimiter learns how many)."
+    if is_limited:
+        return "More calls arrive than can be served in time: add replicas, or let a Tuner find the batch size."
+    return "More calls arrive than can be served: bound the wait (AdaptiveLimiter), add replicas, or let a Tuner find the batch size."
