@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -224,4 +225,19 @@ def test_who_accepts_and_says_nothing_is_told_apart(endpoint, monkeypatch):
         place = f"127.0.0.1:{mute.getsockname()[1]}"
         result = of_traces(monkeypatch, 0.3, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{place}")
     assert result.verdict is Verdict.FAILED
+    assert f"{place} is there and answers neither HTTP nor gRPC" in result.found
+
+
+def test_a_port_is_not_a_status(monkeypatch):
+    """An endpoint whose port has the digits of a refusal, and that never answers, is not taken for one that refuses."""
+    clean(monkeypatch)
+    mute = socket.socket()
+    for port in range(40100, 40200):
+        with suppress(OSError):
+            mute.bind(("127.0.0.1", port))
+            break
+    with mute:
+        mute.listen()
+        place = f"127.0.0.1:{mute.getsockname()[1]}"
+        result = of_traces(monkeypatch, 0.3, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{place}")
     assert f"{place} is there and answers neither HTTP nor gRPC" in result.found

@@ -11,7 +11,7 @@ import pytest
 
 from otel_inference import guard, observe, runtime
 from otel_inference.errors import OverloadedError
-from otel_inference.maintenance.announcement import Coming, announced
+from otel_inference.maintenance.announcement import Coming, announced, current
 from otel_inference.maintenance.deadline import outer_deadline
 from otel_inference.maintenance.gate import Gate
 from otel_inference.maintenance.limiter import AdaptiveLimiter
@@ -142,7 +142,7 @@ def test_a_request_that_ends_without_a_call_is_forgotten(telemetry, raised):
             with pytest.raises(raised), announced("ranker"):
                 raise raised
 
-        assert len(limiter._coming) == 0
+        assert (len(limiter._coming), current()) == (0, None)
 
 
 def test_a_call_that_does_not_come_is_not_waited_for():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from otel_inference.resources.call_wait import CallWaitProbe
+from otel_inference.resources import call_wait
+from otel_inference.resources.call_wait import CallWaitProbe, _interpreter_memory
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells what threads wait for")
 
@@ -69,20 +70,41 @@ def test_a_thread_that_reads_pauses():
 
 
 @needs_linux
-def test_a_thread_that_runs_python_waits_for_nothing():
-    """Though whoever looks at it holds the interpreter, for which it has to wait."""
+def test_threads_that_run_python_wait_for_nothing():
+    """Though they, and whoever looks at them, take turns in the interpreter, for which all but one have to wait."""
 
     def compute(over):
         while not over.is_set():
             sum(range(100))
 
-    with a_thread(compute) as thread:
-        probe = CallWaitProbe(lambda: {thread})
+    with ExitStack() as stack:
+        threads = {stack.enter_context(a_thread(compute)) for _ in range(3)}
+        probe = CallWaitProbe(lambda: threads)
         for _ in range(50):
             probe.glance()
         reading = probe.read(1.0)
 
     assert (reading.call_lock_ratio, reading.call_pause_ratio) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("following", "found"),
+    [
+        ("3000-4000 rw-p 00000000 00:00 0", range(0x1000, 0x4000)),
+        ("3000-4000 rw-p 00000000 08:01 77   /usr/lib/other.so", range(0x1000, 0x3000)),
+        ("3800-4000 rw-p 00000000 00:00 0", range(0x1000, 0x3000)),
+    ],
+    ids=["zeros", "another-file", "a-gap"],
+)
+def test_the_interpreters_memory_is_that_of_its_file_and_the_zeros_behind(tmp_path, monkeypatch, following, found):
+    """Where its state ends among what begins with zeros, its lock may be there; what others map is not its own."""
+    maps = tmp_path / "maps"
+    maps.write_text(
+        f"0400-1000 r-xp 00000000 08:01 42   /usr/bin/python\n1000-3000 rw-p 00000c00 08:01 42   /usr/bin/python\n{following}\n"
+    )
+    monkeypatch.setattr(call_wait.ctypes, "addressof", lambda _: 0x2800)
+
+    assert _interpreter_memory(str(maps)) == found
 
 
 @needs_linux
@@ -134,7 +156,7 @@ def test_of_many_threads_some_are_looked_at(tmp_path):
         (tmp_path / f"proc/self/task/{thread}/syscall").write_text(told)
     probe = CallWaitProbe(lambda: threads, root=str(tmp_path), machine="x86_64")
     ratios = set()
-    for _ in range(200):
+    for _ in range(1000):
         probe.glance()
         ratios.add(probe.read(1.0).call_lock_ratio)
 
