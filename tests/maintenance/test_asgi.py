@@ -202,8 +202,9 @@ def test_reads_the_deadline_it_was_told_to():
 MODELS = {"/rank": "ranker"}
 
 
+@pytest.mark.parametrize("named", ["/rank", "/rank/", "/"])
 @pytest.mark.parametrize("path", ["/rank", "/rank/", "/rank/v2"])
-def test_refuses_before_the_application_is_reached(telemetry, path):
+def test_refuses_before_the_application_is_reached(telemetry, named, path):
     """While the model of its path has no place a request is a 503, and the application never hears of it."""
     reached = []
 
@@ -211,7 +212,7 @@ def test_refuses_before_the_application_is_reached(telemetry, path):
         reached.append(scope["path"])
 
     with fake.full("ranker") as (limiter, _):
-        *answer, raised = get(asgi.OverloadMiddleware(app, models=MODELS), path)
+        *answer, raised = get(asgi.OverloadMiddleware(app, models={named: "ranker"}), path)
 
     assert_refused(*answer)
     assert (reached, raised, limiter.rejected) == ([], None, 1)

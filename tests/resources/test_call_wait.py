@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -70,16 +71,15 @@ def test_a_thread_that_reads_pauses():
 
 
 @needs_linux
-def test_threads_that_run_python_wait_for_nothing():
-    """Though they, and whoever looks at them, take turns in the interpreter, for which all but one have to wait."""
+def test_a_thread_that_runs_python_waits_for_nothing():
+    """Though whoever looks at it holds the interpreter, for which it has to wait."""
 
     def compute(over):
         while not over.is_set():
             sum(range(100))
 
-    with ExitStack() as stack:
-        threads = {stack.enter_context(a_thread(compute)) for _ in range(3)}
-        probe = CallWaitProbe(lambda: threads)
+    with a_thread(compute) as thread:
+        probe = CallWaitProbe(lambda: {thread})
         for _ in range(50):
             probe.glance()
         reading = probe.read(1.0)
@@ -144,6 +144,14 @@ def _told(tmp_path, text, machine):
 def test_what_the_kernel_tells_is_understood(tmp_path, text, machine, seen):
     """The format is that of proc(5); numbers of system calls differ from machine to machine."""
     assert _told(tmp_path, text, machine) == seen
+
+
+@needs_linux
+def test_a_wait_for_the_interpreter_is_none(tmp_path):
+    """Whoever waits for a lock within the interpreter's own state counts as running."""
+    own = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+
+    assert _told(tmp_path, f"202 {own + 8:#x} 0x80 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n", "x86_64") == (0.0, 0.0)
 
 
 @needs_linux

@@ -148,13 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.BAD_REQUEST
         if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        body, deadline_s = b"", monotonic() + _REQUEST_S
-        while len(body) < int(length):
-            piece = self.rfile.read1(int(length) - len(body)) if monotonic() < deadline_s else b""
-            if not piece:
-                return HTTPStatus.REQUEST_TIMEOUT
-            body += piece
-        return body
+        body = self.rfile.read(int(length))
+        return body if len(body) == int(length) else HTTPStatus.REQUEST_TIMEOUT
 
     def _answer(self, status: HTTPStatus, **content: int) -> None:
         body = json.dumps({"status": status.phrase, **content}).encode()
