@@ -257,6 +257,28 @@ def test_clients_that_say_nothing_make_room(listening, monkeypatch):
         assert idle[0].recv(1) == b""
 
 
+def test_stopping_ends_what_is_open(listening, monkeypatch):
+    """A client that has said nothing yet finds its connection closed, and no thread waits for it."""
+    monkeypatch.setattr(endpoint._Handler, "timeout", 60.0)
+    with connected(listening) as client:
+        assert post(listening, json.dumps(notification(alert())))[0] == 200  # came later: the other one is open by now
+        listening.stop()
+        assert client.recv(1) == b""
+
+
+def test_starts_again_where_it_was(listening):
+    """A port that was just in use is free again, as it has to be where a process is restarted."""
+    port = int(listening.url.removeprefix("http://").partition("/")[0].split(":")[1])
+    assert post(listening, json.dumps(notification(alert())))[0] == 200
+    listening.stop()
+    again = Receiver(lambda _: None, token=TOKEN, port=port)
+    again.start()
+    try:
+        assert post(again, json.dumps(notification(alert())))[0] == 200
+    finally:
+        again.stop()
+
+
 def test_many_at_once_are_all_served(listening, told):
     """Fifty clients at the same time are each answered 200, and one alert that they all tell of is told once."""
     body = json.dumps(notification(alert()))

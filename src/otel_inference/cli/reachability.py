@@ -206,6 +206,8 @@ def _misunderstood(way: Way, reason: str, environ: Mapping[str, str], timeout_s:
         return "speaks TLS only, and its address does not", f"Write https://{way.place} in {way.variable}."
     if there.distrust is not None:
         found = f"shows a certificate that is not trusted: {there.distrust}"
+        if "mismatch" in there.distrust:  # of its names, by OpenSSL's words
+            return found, f"Write a name in {way.variable} that the certificate has."
         remedy = f"Set {_CERTIFICATE} to the file of the authority that signed it."
         return found, f"{remedy} Unset {stronger}, which goes before it." if stronger else remedy
     if there.protocols and way.protocol not in there.protocols:
