@@ -269,14 +269,15 @@ def test_stopping_ends_what_is_open(listening, monkeypatch):
 def test_starts_again_where_it_was(listening):
     """A port that was just in use is free again, as it has to be where a process is restarted."""
     port = int(listening.url.removeprefix("http://").partition("/")[0].split(":")[1])
-    assert post(listening, json.dumps(notification(alert())))[0] == 200
-    listening.stop()
     again = Receiver(lambda _: None, token=TOKEN, port=port)
-    again.start()
-    try:
-        assert post(again, json.dumps(notification(alert())))[0] == 200
-    finally:
-        again.stop()
+    with connected(listening):  # and does not close when it is closed
+        assert post(listening, json.dumps(notification(alert())))[0] == 200
+        listening.stop()
+        again.start()
+        try:
+            assert post(again, json.dumps(notification(alert())))[0] == 200
+        finally:
+            again.stop()
 
 
 def test_many_at_once_are_all_served(listening, told):

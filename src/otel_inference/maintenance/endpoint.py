@@ -59,7 +59,6 @@ class Endpoint(HTTPServer):
 
     def server_bind(self) -> None:
         """Without the standard library's look-up of the host's name, which may take seconds."""
-        self.allow_reuse_address = True
         super(HTTPServer, self).server_bind()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
