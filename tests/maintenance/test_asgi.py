@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import importlib.util
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
+from tests.maintenance import fake_gate as fake
 
 from otel_inference.errors import ConfigError, OverloadedError
 from otel_inference.maintenance import asgi
 from otel_inference.maintenance.deadline import asked
 
-
-def shared():
-    """`fake_gate.py`, which tests cannot import as they belong to no package."""
-    spec = importlib.util.spec_from_file_location("fake_gate", Path(__file__).with_name("fake_gate.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = shared()
 LIMITER, USUAL_S, refuse, assert_refused = fake.CLOSED, fake.FOREVER_S, fake.refuse, fake.assert_refused
 
 
