@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -18,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from tests.cli.endpoint import clean, one, subjects
 
 from otel_inference.cli.check import Verdict
+from otel_inference.cli.listener import listener
 from otel_inference.cli.reachability import clock, of_endpoints
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -186,6 +188,38 @@ def test_a_certificate_that_is_trusted_is_well(secure, certificate, monkeypatch)
     assert one(of_endpoints(os.environ, 1.0), "clock").verdict is Verdict.OK
 
 
+def test_http_to_an_endpoint_of_grpc_over_tls_names_the_protocol(secure, certificate, monkeypatch):
+    """It is found out too where a server by TLS takes nobody who does not say that they speak HTTP/2."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    chain, key = (file.read_bytes() for file in certificate)
+    place = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', grpc.ssl_server_credentials([(key, chain)]))}"
+    server.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificate[0]))
+    result = of_traces(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=f"https://{place}")
+    server.stop(None).wait()
+    assert (result.verdict, result.found) == (Verdict.FAILED, f"{place} does not speak http/protobuf")
+
+
+def test_a_folder_of_authorities_is_one(secure, certificate, tmp_path):
+    """What listens is trusted by a certificate that lies in a folder, under the name that OpenSSL looks for."""
+    hashed = subprocess.run(
+        ["openssl", "x509", "-hash", "-noout", "-in", certificate[0]], check=True, capture_output=True, text=True
+    )
+    shutil.copy(certificate[0], tmp_path / f"{hashed.stdout.strip()}.0")
+    host, port = secure.split(":")
+    assert listener(host, int(port), 5.0, certificates=str(tmp_path)).distrust is None
+
+
+def test_a_certificate_of_another_name_is_said(secure, certificate, monkeypatch):
+    """One that is trusted and not for this name is no matter of authorities."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificate[0]))
+    place = secure.replace("127.0.0.1", "localhost")
+    result = of_traces(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=f"https://{place}")
+    assert result.verdict is Verdict.FAILED
+    assert "not trusted: Hostname mismatch" in result.found
+    assert result.remedy == "Write a name in OTEL_EXPORTER_OTLP_ENDPOINT that the certificate has."
+
+
 @pytest.mark.parametrize(
     ("scheme", "environ", "found", "remedy"),
     [
@@ -224,4 +258,19 @@ def test_who_accepts_and_says_nothing_is_told_apart(endpoint, monkeypatch):
         place = f"127.0.0.1:{mute.getsockname()[1]}"
         result = of_traces(monkeypatch, 0.3, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{place}")
     assert result.verdict is Verdict.FAILED
+    assert f"{place} is there and answers neither HTTP nor gRPC" in result.found
+
+
+def test_a_port_is_not_a_status(monkeypatch):
+    """An endpoint whose port has the digits of a refusal, and that never answers, is not taken for one that refuses."""
+    clean(monkeypatch)
+    mute = socket.socket()
+    for port in range(40100, 40200):
+        with suppress(OSError):
+            mute.bind(("127.0.0.1", port))
+            break
+    with mute:
+        mute.listen()
+        place = f"127.0.0.1:{mute.getsockname()[1]}"
+        result = of_traces(monkeypatch, 0.3, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{place}")
     assert f"{place} is there and answers neither HTTP nor gRPC" in result.found

@@ -214,6 +214,16 @@ def test_stays_open_when_a_shift_becomes_smaller():
     assert stream.detector.shift == pytest.approx(RISE, abs=0.06)
 
 
+def test_is_not_over_where_it_is_still_worth_finding():
+    """Where windows are noisy, calls four times as slow that come to be 1.7 times as slow are still slow."""
+    for seed in range(10):
+        stream = Stream(seed=seed, noise=0.2)
+        stream.feed(100)
+        stream.feed(8, math.log(4))
+        stream.feed(60, math.log(1.7), until=lambda detector: not detector.shifted)
+        assert stream.detector.shifted
+
+
 def test_accepts_a_level_after_half_an_hour():
     """What has lasted for 30 minutes is how it is now: the baseline moves, and a further rise is found again."""
     stream = Stream()

@@ -61,6 +61,26 @@ def test_finds_that_calls_slowed():
     assert found.slow_range is None
 
 
+def test_finds_no_slowness_that_is_too_small():
+    """Calls that surely take 9 % longer are not slow."""
+    found = compare(stretch(mixed(2000)), stretch(mixed(2000), slower=1.09, seed=2))
+
+    assert found.slow_z > 5
+    assert not found.slowed
+
+
+def test_tells_slow_from_not_slow_by_few_calls():
+    """By forty calls that scatter by a factor of 1.6, of calls 1.3 times as slow three in four are slow, of others one in ten."""
+    base = stretch(mixed(2000), noise=0.5)
+    slow, usual = (
+        [compare(base, stretch(mixed(40), slower=slower, noise=0.5, seed=seed)).slowed for seed in range(100)]
+        for slower in (1.3, 1.0)
+    )
+
+    assert sum(slow) >= 75
+    assert sum(usual) <= 10
+
+
 @pytest.mark.parametrize("sizes", [SIZES, (100,)])
 def test_expects_a_constant_cost_per_token_of_sizes_never_seen(sizes):
     """Inputs four times as long as any before are not slowness, even if all were of one size."""

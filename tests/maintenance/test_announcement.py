@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import threading
-from pathlib import Path
 
 import pytest
+from tests.maintenance import fake_gate as fake
 
 from otel_inference import guard, observe, runtime
 from otel_inference.errors import OverloadedError
-from otel_inference.maintenance.announcement import Coming, announced
+from otel_inference.maintenance.announcement import Coming, announced, current
 from otel_inference.maintenance.deadline import outer_deadline
 from otel_inference.maintenance.gate import Gate
 from otel_inference.maintenance.limiter import AdaptiveLimiter
 
-
-def shared():
-    """`fake_gate.py`, which tests cannot import as they belong to no package."""
-    spec = importlib.util.spec_from_file_location("fake_gate", Path(__file__).with_name("fake_gate.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = shared()
 full, limited, assert_idle, wait_until = fake.full, fake.limited, fake.assert_idle, fake.wait_until
 REFUSED = "otel_inference.errors.OverloadedError"
 
@@ -142,7 +131,7 @@ def test_a_request_that_ends_without_a_call_is_forgotten(telemetry, raised):
             with pytest.raises(raised), announced("ranker"):
                 raise raised
 
-        assert len(limiter._coming) == 0
+        assert (len(limiter._coming), current()) == (0, None)
 
 
 def test_a_call_that_does_not_come_is_not_waited_for():

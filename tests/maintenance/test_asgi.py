@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import importlib.util
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
+from tests.maintenance import fake_gate as fake
 
 from otel_inference.errors import ConfigError, OverloadedError
 from otel_inference.maintenance import asgi
 from otel_inference.maintenance.deadline import asked
 
-
-def shared():
-    """`fake_gate.py`, which tests cannot import as they belong to no package."""
-    spec = importlib.util.spec_from_file_location("fake_gate", Path(__file__).with_name("fake_gate.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = shared()
 LIMITER, USUAL_S, refuse, assert_refused = fake.CLOSED, fake.FOREVER_S, fake.refuse, fake.assert_refused
 
 
@@ -202,8 +191,9 @@ def test_reads_the_deadline_it_was_told_to():
 MODELS = {"/rank": "ranker"}
 
 
+@pytest.mark.parametrize("named", ["/rank", "/rank/", "/"])
 @pytest.mark.parametrize("path", ["/rank", "/rank/", "/rank/v2"])
-def test_refuses_before_the_application_is_reached(telemetry, path):
+def test_refuses_before_the_application_is_reached(telemetry, named, path):
     """While the model of its path has no place a request is a 503, and the application never hears of it."""
     reached = []
 
@@ -211,7 +201,7 @@ def test_refuses_before_the_application_is_reached(telemetry, path):
         reached.append(scope["path"])
 
     with fake.full("ranker") as (limiter, _):
-        *answer, raised = get(asgi.OverloadMiddleware(app, models=MODELS), path)
+        *answer, raised = get(asgi.OverloadMiddleware(app, models={named: "ranker"}), path)
 
     assert_refused(*answer)
     assert (reached, raised, limiter.rejected) == ([], None, 1)

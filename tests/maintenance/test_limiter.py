@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import threading
-from pathlib import Path
 
 import pytest
+from tests.maintenance import fake_gate as fake
 
 from otel_inference import guard
 from otel_inference.errors import OverloadedError
@@ -16,16 +15,6 @@ from otel_inference.maintenance.deadline import deadline
 from otel_inference.maintenance.limiter import AdaptiveLimiter
 from otel_inference.maintenance.waiter import ThreadWaiter
 
-
-def shared():
-    """`fake_gate.py`, which tests cannot import as they belong to no package."""
-    spec = importlib.util.spec_from_file_location("fake_gate", Path(__file__).with_name("fake_gate.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = shared()
 FOREVER_S, FakeGate = fake.FOREVER_S, fake.FakeGate
 limited, assert_idle, wait_until = fake.limited, fake.assert_idle, fake.wait_until
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import random
 import subprocess
 import sys
@@ -15,21 +14,13 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from tests.maintenance import fake_gate as fake
+
 from otel_inference import observe, runtime
 from otel_inference.errors import OverloadedError
 
 HERE = Path(__file__).parent
 
-
-def shared():
-    """`fake_gate.py`, which tests cannot import as they belong to no package."""
-    spec = importlib.util.spec_from_file_location("fake_gate", HERE / "fake_gate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = shared()
 FOREVER_S, limited, assert_idle = fake.FOREVER_S, fake.limited, fake.assert_idle
 wait_until, in_threads = fake.wait_until, fake.in_threads
 

@@ -224,26 +224,60 @@ def test_a_client_that_promises_a_body_holds_up_nobody(listening):
         assert post(listening, json.dumps(notification(alert())))[0] == 200
 
 
-def test_a_client_that_sends_without_an_end_is_sent_away(listening, monkeypatch):
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"POST /alerts HTTP/1.1\r\nX: ",
+        f"POST /alerts HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 99999\r\n\r\n".encode(),
+    ],
+    ids=["head", "body"],
+)
+def test_a_client_that_sends_without_an_end_is_sent_away(listening, monkeypatch, begun):
     """A request that is not over in its time is ended, though each of its pieces comes soon."""
     monkeypatch.setattr(endpoint, "_REQUEST_S", 0.3)
 
     def dribble(client):
-        client.sendall(b"POST /alerts HTTP/1.1\r\n")
-        while True:
-            client.sendall(b"X: y\r\n")
+        client.sendall(begun)
+        until_s = time.monotonic() + 30
+        while time.monotonic() < until_s:
+            client.sendall(b"x")
             time.sleep(0.02)
 
     with connected(listening) as client, pytest.raises(OSError, match=r"Broken pipe|reset"):
         dribble(client)
 
 
-def test_clients_that_say_nothing_make_room(listening):
-    """However many connect and wait, the next good request is served, and the oldest of them is sent away."""
+def test_clients_that_say_nothing_make_room(listening, monkeypatch):
+    """However many connect and wait, the next good request is served, and the oldest of them is sent away at once."""
+    monkeypatch.setattr(endpoint, "_REQUEST_S", 60.0)
+    monkeypatch.setattr(endpoint._Handler, "timeout", 60.0)
     with ExitStack() as stack:
         idle = [stack.enter_context(connected(listening)) for _ in range(endpoint.MAX_REQUESTS + 1)]
         assert post(listening, json.dumps(notification(alert())))[0] == 200
         assert idle[0].recv(1) == b""
+
+
+def test_stopping_ends_what_is_open(listening, monkeypatch):
+    """A client that has said nothing yet finds its connection closed, and no thread waits for it."""
+    monkeypatch.setattr(endpoint._Handler, "timeout", 60.0)
+    with connected(listening) as client:
+        assert post(listening, json.dumps(notification(alert())))[0] == 200  # came later: the other one is open by now
+        listening.stop()
+        assert client.recv(1) == b""
+
+
+def test_starts_again_where_it_was(listening):
+    """A port that was just in use is free again, as it has to be where a process is restarted."""
+    port = int(listening.url.removeprefix("http://").partition("/")[0].split(":")[1])
+    again = Receiver(lambda _: None, token=TOKEN, port=port)
+    with connected(listening):  # and does not close when it is closed
+        assert post(listening, json.dumps(notification(alert())))[0] == 200
+        listening.stop()
+        again.start()
+        try:
+            assert post(again, json.dumps(notification(alert())))[0] == 200
+        finally:
+            again.stop()
 
 
 def test_many_at_once_are_all_served(listening, told):

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-from pathlib import Path
 from wsgiref.handlers import SimpleHandler
 from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
+from tests.maintenance import fake_gate as fake
 
 from otel_inference.errors import OverloadedError
 from otel_inference.maintenance import wsgi
 from otel_inference.maintenance.deadline import asked
 
-
-def shared():
-    """`fake_gate.py`, which tests cannot import as they belong to no package."""
-    spec = importlib.util.spec_from_file_location("fake_gate", Path(__file__).with_name("fake_gate.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = shared()
 USUAL_S, refuse, assert_refused = fake.FOREVER_S, fake.refuse, fake.assert_refused
 PLAIN = [("Content-Type", "text/plain")]
 

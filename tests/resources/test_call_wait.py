@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from otel_inference.resources.call_wait import CallWaitProbe
+from otel_inference.resources import call_wait
+from otel_inference.resources.call_wait import CallWaitProbe, _interpreter_memory
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells what threads wait for")
 
@@ -85,6 +87,26 @@ def test_a_thread_that_runs_python_waits_for_nothing():
     assert (reading.call_lock_ratio, reading.call_pause_ratio) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("following", "found"),
+    [
+        ("3000-4000 rw-p 00000000 00:00 0", range(0x1000, 0x4000)),
+        ("3000-4000 rw-p 00000000 08:01 77   /usr/lib/other.so", range(0x1000, 0x3000)),
+        ("3800-4000 rw-p 00000000 00:00 0", range(0x1000, 0x3000)),
+    ],
+    ids=["zeros", "another-file", "a-gap"],
+)
+def test_the_interpreters_memory_is_that_of_its_file_and_the_zeros_behind(tmp_path, monkeypatch, following, found):
+    """Where its state ends among what begins with zeros, its lock may be there; what others map is not its own."""
+    maps = tmp_path / "maps"
+    maps.write_text(
+        f"0400-1000 r-xp 00000000 08:01 42   /usr/bin/python\n1000-3000 rw-p 00000c00 08:01 42   /usr/bin/python\n{following}\n"
+    )
+    monkeypatch.setattr(call_wait.ctypes, "addressof", lambda _: 0x2800)
+
+    assert _interpreter_memory(str(maps)) == found
+
+
 @needs_linux
 def test_a_thread_that_has_ended_is_passed_over():
     """A call may end between being listed and being looked at."""
@@ -125,6 +147,14 @@ def test_what_the_kernel_tells_is_understood(tmp_path, text, machine, seen):
 
 
 @needs_linux
+def test_a_wait_for_the_interpreter_is_none(tmp_path):
+    """Whoever waits for a lock within the interpreter's own state counts as running."""
+    own = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
+
+    assert _told(tmp_path, f"202 {own + 8:#x} 0x80 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n", "x86_64") == (0.0, 0.0)
+
+
+@needs_linux
 def test_of_many_threads_some_are_looked_at(tmp_path):
     """Four at a time, others the next time, so that it costs the same however many calls run."""
     threads = range(7, 27)
@@ -134,7 +164,7 @@ def test_of_many_threads_some_are_looked_at(tmp_path):
         (tmp_path / f"proc/self/task/{thread}/syscall").write_text(told)
     probe = CallWaitProbe(lambda: threads, root=str(tmp_path), machine="x86_64")
     ratios = set()
-    for _ in range(200):
+    for _ in range(1000):
         probe.glance()
         ratios.add(probe.read(1.0).call_lock_ratio)
 

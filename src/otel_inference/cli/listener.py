@@ -54,6 +54,7 @@ def listener(host: str, port: int, timeout_s: float, *, certificates: str | None
     try:
         folder = certificates if certificates is not None and Path(certificates).is_dir() else None
         trusted = ssl.create_default_context(capath=folder, cafile=None if folder else certificates)
+        trusted.hostname_checks_common_name = False  # as the exporters do (RFC 9525)
     except OSError as error:
         return Listener(speaks_tls=True, distrust=f"{certificates} cannot be read ({error.strerror or error})")
     refusal = _refusal(place, timeout_s, trusted)

@@ -6,6 +6,7 @@ Where that fails, what listens there is looked at, since the exporters do not sa
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,8 +33,10 @@ _STRONGER_CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Where one of these is set the exporter over HTTP passes over the variable above: so does its library."""
 _UNSPECIFIC: Final = "max retries or shutdown"
 """What the exporter over HTTP says last, whatever the reason."""
-_CREDENTIALS: Final = ("401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED")
-_UNKNOWN_THERE: Final = ("404", "UNIMPLEMENTED")
+_CODE: Final = r"\bcode: (?:StatusCode\.)?"
+"""How both exporters begin to say the status; the same digits may stand in the port, which they say too."""
+_CREDENTIALS: Final = re.compile(_CODE + r"(?:401|403|UNAUTHENTICATED|PERMISSION_DENIED)\b")
+_UNKNOWN_THERE: Final = re.compile(_CODE + r"(?:404|UNIMPLEMENTED)\b")
 _MAX_TEXT: Final = 200
 _LOOK_S: Final = 2.0
 """How long at most to wait for each answer once an export has failed."""
@@ -182,10 +185,10 @@ def _export(way: Way) -> str:
 def _refused(way: Way, reason: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """What was found and what to do where it understood the request and refused it."""
     found = f"is there and does not take them: {reason}"
-    if any(sign in reason for sign in _CREDENTIALS):
+    if _CREDENTIALS.search(reason):
         has = "is set" if environ.get("OTEL_EXPORTER_OTLP_HEADERS") else "is not set"
         return found, f"It asks who you are: OTEL_EXPORTER_OTLP_HEADERS {has}."
-    if any(sign in reason for sign in _UNKNOWN_THERE):
+    if _UNKNOWN_THERE.search(reason):
         where = f"set OTEL_{way.signal.upper()}_EXPORTER=none, or send them elsewhere"
         return found, f"It does not take {way.signal}: {where}."
     return None
@@ -203,6 +206,8 @@ def _misunderstood(way: Way, reason: str, environ: Mapping[str, str], timeout_s:
         return "speaks TLS only, and its address does not", f"Write https://{way.place} in {way.variable}."
     if there.distrust is not None:
         found = f"shows a certificate that is not trusted: {there.distrust}"
+        if "mismatch" in there.distrust:  # of its names, by OpenSSL's words
+            return found, f"Write a name in {way.variable} that the certificate has."
         remedy = f"Set {_CERTIFICATE} to the file of the authority that signed it."
         return found, f"{remedy} Unset {stronger}, which goes before it." if stronger else remedy
     if there.protocols and way.protocol not in there.protocols:

@@ -60,7 +60,6 @@ class Endpoint(HTTPServer):
 
     def server_bind(self) -> None:
         """Without the standard library's look-up of the host's name, which may take seconds."""
-        self.allow_reuse_address = True
         super(HTTPServer, self).server_bind()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
@@ -154,13 +153,8 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.BAD_REQUEST
         if len(length) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        body, deadline_s = b"", monotonic() + _REQUEST_S
-        while len(body) < int(length):
-            piece = self.rfile.read1(int(length) - len(body)) if monotonic() < deadline_s else b""
-            if not piece:
-                return HTTPStatus.REQUEST_TIMEOUT
-            body += piece
-        return body
+        body = self.rfile.read(int(length))
+        return body if len(body) == int(length) else HTTPStatus.REQUEST_TIMEOUT
 
     def _answer(self, status: HTTPStatus, **content: int) -> None:
         body = json.dumps({"status": status.phrase, **content}).encode()

@@ -22,7 +22,7 @@ from otel_inference.telemetry.series import RecordedCall, Series
 from otel_inference.telemetry.writer import CallWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from opentelemetry.trace import Tracer
 
@@ -357,35 +357,30 @@ class Recorder:
 
     def running(self, model: str) -> list[float]:
         """When the calls of `model` that run now began, in seconds of `time.perf_counter`."""
-        return [
-            call.started_ns / 1e9
-            for (_, operation, name), series in list(self._series.items())
-            if name == model and operation != semconv.LOAD
-            for call in list(series.running)
-        ]
+        return [call.started_ns / 1e9 for name, call in self._running() if name == model]
 
     def threads(self) -> set[int]:
         """The kernel's ids of the threads that run calls now; those that wait for a place are not among them."""
         return {
             call.thread
-            for (_, operation, _), series in list(self._series.items())
-            if operation != semconv.LOAD
-            for call in list(series.running)
+            for _, call in self._running()
             if call.thread is not None and (call.permit is not None or not call.limited)
         }
 
     def oldest(self, model: str) -> Exemplar | None:
         """The span of the call of `model` that has been running longest, if one runs and has one."""
-        calls = [
-            call
-            for (_, operation, name), series in list(self._series.items())
-            if name == model and operation != semconv.LOAD
-            for call in list(series.running)
-        ]
+        calls = [call for name, call in self._running() if name == model]
         if not calls:
             return None
         context = min(calls, key=lambda call: call.started_ns).span.get_span_context()
         return Exemplar(context.trace_id, context.span_id) if context.is_valid else None
+
+    def _running(self) -> Iterator[tuple[str, RecordedCall]]:
+        """The calls that run now, each with the name of its model; loads are none."""
+        for (_, operation, name), series in list(self._series.items()):
+            if operation != semconv.LOAD:
+                for call in list(series.running):
+                    yield name, call
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
         """Engine, model and number of calls running now, zero included."""
