@@ -66,6 +66,13 @@ def test_warns_of_an_unknown_variable(caplog):
     assert "OTEL_INFERENCE_MAX_MODELS" in record.getMessage()
 
 
+def test_the_nearest_variable_is_found_whatever_its_case(caplog):
+    """A variable in the wrong case is told its right name, not that of another one as long."""
+    Config.from_env({"OTEL_INFERENCE_training": "1"})
+
+    assert "(did you mean OTEL_INFERENCE_TRAINING?)" in caplog.text
+
+
 @pytest.mark.parametrize(
     "options",
     [{"max_models": 0}, {"max_models": True}, {"training": "yes"}, {"spans_detail": "all"}, {"engines": "torch"}],

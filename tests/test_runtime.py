@@ -174,6 +174,14 @@ def test_warns_of_unknown_engines_in_the_environment(monkeypatch, caplog):
     assert runtime._running.engines == {"torch"}
 
 
+def test_an_engine_misspelt_in_the_environment_is_told_its_name(monkeypatch, caplog):
+    """The warning of an unknown engine names the known one that is most like it."""
+    monkeypatch.setenv("OTEL_INFERENCE_ENGINES", "torch,Onnxruntme")
+    instrument()
+
+    assert "'Onnxruntme' (did you mean onnxruntime?), which is unknown" in caplog.text
+
+
 def test_two_threads_that_fork_at_once_leave_nothing_held(telemetry, monkeypatch):
     """Each lets go on what it held itself: a writer held for good makes calls wait for ever once its queue is full."""
     monkeypatch.setattr(loading, "_PATIENCE_S", 0.01)  # as if the first fork took longer than that

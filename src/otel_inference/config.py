@@ -6,7 +6,6 @@ default, because a typo must not stop a server; the same value in code is a `Con
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from otel_inference import options, semconv
 from otel_inference.errors import ConfigError
+from otel_inference.nearest import hint
 from otel_inference.objective import ErrorObjective, LatencyObjective, parse_error_objective, parse_latency_objective
 
 _log = logging.getLogger("otel_inference")
@@ -120,7 +120,7 @@ class Config:
                     level,
                     "unknown environment variable %s%s; it has no effect",
                     variable,
-                    _nearest(variable, by_env),
+                    hint(variable, by_env),
                 )
             elif text.strip():
                 kind = option.metadata["kind"]
@@ -150,7 +150,7 @@ class Config:
         known = {option.name for option in fields(self)}
         unknown = sorted(set(changes) - known)
         if unknown:
-            msg = f"unknown option {unknown[0]!r}{_nearest(unknown[0], known)}; known are {', '.join(sorted(known))}"
+            msg = f"unknown option {unknown[0]!r}{hint(unknown[0], known)}; known are {', '.join(sorted(known))}"
             raise ConfigError(msg)
         return replace(self, **changes)
 
@@ -162,8 +162,3 @@ def environment_options() -> dict[str, Field[Any]]:
 
 def _of_model(value: str | Mapping[str, str] | None, model: str) -> str | None:
     return value.get(model) if isinstance(value, Mapping) else value
-
-
-def _nearest(name: str, known: Any) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""

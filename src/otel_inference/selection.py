@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from otel_inference import semconv
 from otel_inference.engines import load, names
 from otel_inference.errors import ConfigError, EngineUnavailableError
+from otel_inference.nearest import hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,8 +60,9 @@ def _warn_of_unknown(chosen: tuple[str, ...]) -> None:
     if unknown:
         _warned_of.update(unknown)
         _log.warning(
-            "%s names the engine %r, which is unknown, so that it is not measured; known are %s",
+            "%s names the engine %r%s, which is unknown, so that it is not measured; known are %s",
             semconv.ENV_ENGINES,
             unknown[0],
+            hint(unknown[0], names()),
             ", ".join(names()),
         )

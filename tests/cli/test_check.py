@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import os
 
 import pytest
 from tests.cli.endpoint import one
@@ -48,6 +49,11 @@ def test_a_good_environment_has_nothing_to_be_done():
             "zzz, which is no engine (known are torch,",
         ),
         ({"OTEL_INFERENCE_ACTIONS": "trim_heep"}, "options", Verdict.FAILED, "did you mean 'trim_heap'?"),
+        ({"OTEL_INFERENCE_training": "1"}, "options", Verdict.FAILED, "did you mean OTEL_INFERENCE_TRAINING"),
+        ({"OTEL_PYTHON_CONFIGURATOR": "nobody"}, "launcher", Verdict.WARNING, "nothing is exported at all"),
+        ({}, "launcher", Verdict.OK, "opentelemetry-instrument sets the providers"),
+        ({"OTEL_INFERENCE_JOURNAL": "/nowhere/journal"}, "journal", Verdict.FAILED, "folder /nowhere is not there"),
+        ({"OTEL_INFERENCE_JOURNAL": "/proc"}, "journal", Verdict.FAILED, "it is a folder"),
         ({}, "service", Verdict.WARNING, "unknown_service"),
         ({"OTEL_RESOURCE_ATTRIBUTES": "a=b,service.name=x"}, "service", Verdict.OK, "x"),
         ({}, "sampler", Verdict.WARNING, "every call is a span"),
@@ -92,6 +98,38 @@ def test_another_instrumentation_of_an_engine_is_a_warning(monkeypatch):
     assert (result.verdict, "transformers" in result.found) == (Verdict.WARNING, True)
     told = one(of_environment({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask, transformers"}), "duplicates")
     assert told.verdict is Verdict.OK
+
+
+def test_no_distro_is_a_warning(monkeypatch):
+    """Without a configurator the launcher sets no providers: it is said that nothing is exported, and what to install."""
+    points = importlib.metadata.entry_points
+    without = {"opentelemetry_configurator": ()}
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda **selected: without.get(selected["group"], points(**selected))
+    )
+    result = one(of_environment({}), "launcher")
+    assert result.verdict is Verdict.WARNING
+    assert "under opentelemetry-instrument nothing is exported" in result.found
+    assert "pip install opentelemetry-distro" in result.remedy
+
+
+def test_a_journal_that_can_be_written_is_well_and_not_made(tmp_path):
+    """A file that is not there yet is well where its folder is, and the check leaves none behind."""
+    result = one(of_environment({"OTEL_INFERENCE_JOURNAL": str(tmp_path / "journal.jsonl")}), "journal")
+    assert result.verdict is Verdict.OK
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_journal_that_may_not_be_written_is_a_failure(tmp_path, monkeypatch, is_there):
+    """A file, or a folder, that the user may not write to is said before the first action is lost."""
+    file = tmp_path / "journal.jsonl"
+    if is_there:
+        file.touch()
+    forbidden = file if is_there else tmp_path
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != forbidden)  # to root nothing is forbidden
+    result = one(of_environment({"OTEL_INFERENCE_JOURNAL": str(file)}), "journal")
+    assert (result.verdict, "may not write" in result.found) == (Verdict.FAILED, True)
 
 
 def test_an_engine_that_is_shut_off_is_a_warning():

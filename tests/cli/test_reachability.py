@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import socket
@@ -87,6 +88,48 @@ def test_signals_that_are_not_sent_are_skipped(endpoint, monkeypatch):
     assert one(results, "logs").found == "not exported"
     assert one(results, "traces").verdict is Verdict.FAILED
     assert one(results, "clock").verdict is Verdict.SKIPPED
+
+
+def test_an_exporter_that_is_not_there_is_a_failure(endpoint, monkeypatch):
+    """A misspelt exporter, for which the SDK refuses its whole configuration, gets the right name."""
+    result = of_traces(monkeypatch, OTEL_TRACES_EXPORTER="consol")
+    assert (result.verdict, result.remedy) == (Verdict.FAILED, "Did you mean console?")
+    assert "no exporter 'consol' is there" in result.found
+    unlike = of_traces(monkeypatch, OTEL_TRACES_EXPORTER="zzz")
+    assert "Known here are console, otlp" in unlike.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "verdicts"),
+    [
+        ("otlp, console", [Verdict.OK, Verdict.SKIPPED]),
+        ("console,oltp", [Verdict.SKIPPED, Verdict.FAILED]),
+        ("otlp,", [Verdict.OK, Verdict.FAILED]),
+        ("console,none", [Verdict.SKIPPED, Verdict.FAILED]),
+        ("", [Verdict.SKIPPED]),
+    ],
+)
+def test_each_exporter_of_a_list_is_looked_at(endpoint, monkeypatch, names, verdicts):
+    """Of several exporters each has its result; what the SDK makes of an empty name and of a `none` among others is a failure."""
+    clean(monkeypatch)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", names)
+    results = of_endpoints(os.environ, 2.0)
+    assert [result.verdict for result in results if result.subject == "traces"] == verdicts
+
+
+def test_an_exporter_that_says_its_protocol_is_asked_by_it(endpoint, monkeypatch):
+    """`otlp_proto_http` speaks HTTP, whatever the variable of the protocol says."""
+    result = of_traces(monkeypatch, OTEL_TRACES_EXPORTER="otlp_proto_http", OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+    assert (result.verdict, "by http/protobuf" in result.found) == (Verdict.OK, True)
+
+
+def test_otlp_without_its_exporter_says_what_to_install(endpoint, monkeypatch):
+    """Where the package of the protocol's exporter is not installed, its name is the remedy."""
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_selected: ())
+    result = of_traces(monkeypatch)
+    assert (result.verdict, result.remedy) == (Verdict.FAILED, "pip install opentelemetry-exporter-otlp-proto-http")
 
 
 class Traces(trace_service_pb2_grpc.TraceServiceServicer):

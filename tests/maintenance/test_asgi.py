@@ -249,6 +249,13 @@ def test_a_path_that_means_nothing_is_a_mistake(models):
         asgi.OverloadMiddleware(None, models=models)
 
 
+@pytest.mark.parametrize("models", [["/rank"], "/rank", []])
+def test_models_that_are_no_mapping_are_a_mistake(models):
+    """A list of paths is refused with an example of what is expected."""
+    with pytest.raises(ConfigError, match=r"expected names of models by path, such as \{'/embed': 'minilm'\}"):
+        asgi.OverloadMiddleware(None, models=models)
+
+
 def test_leaves_other_protocols_alone():
     """What is not HTTP passes untouched, errors included."""
 

@@ -10,7 +10,7 @@ import pytest
 from tests.maintenance import fake_gate as fake
 
 from otel_inference import guard
-from otel_inference.errors import OverloadedError
+from otel_inference.errors import ConfigError, OverloadedError
 from otel_inference.maintenance.deadline import deadline
 from otel_inference.maintenance.limiter import AdaptiveLimiter
 from otel_inference.maintenance.waiter import ThreadWaiter
@@ -24,6 +24,20 @@ def _fresh_counts():
     """Counts of failures that a test provokes."""
     yield
     guard._errors.clear()
+
+
+@pytest.mark.parametrize("deadline_s", ["0.5s", 0, -1, True, float("nan")])
+def test_a_deadline_that_is_no_time_is_a_mistake(deadline_s):
+    """What is no positive number of seconds is refused with what was given and what is expected."""
+    with pytest.raises(ConfigError, match=rf"deadline_s is {deadline_s!r}; expected seconds greater than 0"):
+        AdaptiveLimiter(deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("workers", ["4", 0, 2.5, True])
+def test_a_number_of_workers_that_is_none_is_a_mistake(workers):
+    """So is what is no whole number of at least one."""
+    with pytest.raises(ConfigError, match=rf"workers is {workers!r}; expected a whole number of at least 1"):
+        AdaptiveLimiter(workers=workers)
 
 
 def test_turns_away_at_once_what_the_gate_refuses():

@@ -403,6 +403,13 @@ def test_needs_knobs_of_different_names(knobs):
         Tuner(knobs)
 
 
+@pytest.mark.parametrize("knobs", [_Server().knob, 8])
+def test_needs_a_list_of_knobs(knobs):
+    """A knob by itself, or no list, is refused with what to write."""
+    with pytest.raises(ConfigError, match=r"expected a list .* such as Tuner\(\[knob\]\)"):
+        Tuner(knobs)
+
+
 @pytest.mark.parametrize("slo_p95_s", [0, -1, math.nan])
 def test_needs_an_objective_that_means_something(slo_p95_s):
     """An objective is a time."""

@@ -11,7 +11,7 @@ from wsgiref.validate import validator
 import pytest
 from tests.maintenance import fake_gate as fake
 
-from otel_inference.errors import OverloadedError
+from otel_inference.errors import ConfigError, OverloadedError
 from otel_inference.maintenance import wsgi
 from otel_inference.maintenance.deadline import asked
 
@@ -245,3 +245,10 @@ def test_a_path_that_no_server_should_give_is_let_through(telemetry):
     with fake.full("ranker"):
         refusing = wsgi.OverloadMiddleware(app, models={"/rank": "ranker"})
         assert get(refusing, PATH_INFO="/\u20ac")[2] == b"served"
+
+
+@pytest.mark.parametrize("models", [["/rank"], "/rank", []])
+def test_models_that_are_no_mapping_are_a_mistake(models):
+    """A list of paths is refused with an example of what is expected."""
+    with pytest.raises(ConfigError, match=r"expected names of models by path, such as \{'/embed': 'minilm'\}"):
+        wsgi.OverloadMiddleware(None, models=models)

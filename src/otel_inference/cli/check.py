@@ -6,10 +6,10 @@ sent to the Collector is an empty request for each signal, which leaves no trace
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +20,7 @@ from otel_inference import engines, semconv
 from otel_inference.config import Config
 from otel_inference.errors import ConfigError
 from otel_inference.maintenance.builtin_actions import builtin
+from otel_inference.nearest import hint, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ _SAMPLERS: Final = (
 _INSTRUMENTORS: Final = "opentelemetry_instrumentor"
 _PATCHING_BY_THEMSELVES: Final = ("openlit", "traceloop-sdk")
 """Distributions that instrument the same libraries when their own start function is called."""
+_CONFIGURATORS: Final = "opentelemetry_configurator"
+_CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
 
@@ -68,7 +71,9 @@ def of_environment(environ: Mapping[str, str]) -> list[Result]:
     """
     return [
         _switch(environ),
+        _launcher(environ),
         *_options(environ),
+        *_journal(environ),
         _service(environ),
         _sampler(environ),
         *_engines(environ),
@@ -145,6 +150,25 @@ def _switch(environ: Mapping[str, str]) -> Result:
     return Result(subject="SDK", verdict=Verdict.OK, found="configured by environment variables")
 
 
+def _launcher(environ: Mapping[str, str]) -> Result:
+    """Whether `opentelemetry-instrument` would find what makes the providers: a configurator, which the distro brings."""
+    known = [point.name for point in importlib.metadata.entry_points(group=_CONFIGURATORS)]
+    wanted = environ.get(_CONFIGURATOR)
+    if known and wanted in {None, *known}:
+        found = f"opentelemetry-instrument sets the providers, by {wanted or known[0]}"
+        return Result(subject="launcher", verdict=Verdict.OK, found=found)
+    if known:
+        why, remedy = f"{_CONFIGURATOR}={wanted} is unknown", f"Set it to {' or '.join(known)}, or unset it"
+    else:
+        why, remedy = "opentelemetry-distro is not installed", "pip install opentelemetry-distro"
+    return Result(
+        subject="launcher",
+        verdict=Verdict.WARNING,
+        found=f"{why}: under opentelemetry-instrument nothing is exported at all",
+        remedy=f"{remedy}, or have the program set its providers itself.",
+    )
+
+
 def _options(environ: Mapping[str, str]) -> list[Result]:
     """One result for each option that the package would warn of."""
     with heard("otel_inference") as said:
@@ -163,9 +187,10 @@ def _options(environ: Mapping[str, str]) -> list[Result]:
 
 def _unknown_engines(config: Config) -> list[str]:
     known = engines.names()
+    listed = f" (known are {', '.join(known)})"
     unknown = [name for name in config.engines or () if name not in known]
     return [
-        f"{semconv.ENV_ENGINES} names {name}, which is no engine{_nearest(name, known)}: it is passed over"
+        f"{semconv.ENV_ENGINES} names {name}, which is no engine{hint(name, known) or listed}: it is passed over"
         for name in unknown
     ]
 
@@ -178,9 +203,29 @@ def _unknown_actions(config: Config) -> list[str]:
     return []
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {nearest[0]}?)" if nearest else f" (known are {', '.join(known)})"
+def _journal(environ: Mapping[str, str]) -> list[Result]:
+    """Whether maintenance could write down what it does, where a file for it is named."""
+    with heard("otel_inference"):  # what is wrong with the options has been said
+        name = Config.from_env(environ).journal
+    if name is None:
+        return []
+    why = _unwritable(Path(name))
+    if why is None:
+        return [Result(subject="journal", verdict=Verdict.OK, found=f"can be written to {name}")]
+    found = f"{semconv.ENV_JOURNAL}={name}: {why}, so that no action is written down"
+    remedy = "Name a file in a folder that is there and that the server may write to."
+    return [Result(subject="journal", verdict=Verdict.FAILED, found=found, remedy=remedy)]
+
+
+def _unwritable(file: Path) -> str | None:
+    """Why nothing can be appended to a file, which need not be there yet; `None` if it can."""
+    if file.is_dir():
+        return "it is a folder"
+    if not file.parent.is_dir():
+        return f"the folder {file.parent} is not there"
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        return "this user may not write there"
+    return None
 
 
 def _service(environ: Mapping[str, str]) -> Result:
@@ -211,12 +256,12 @@ def _sampler(environ: Mapping[str, str]) -> Result:
             remedy=f"Under load set OTEL_TRACES_SAMPLER={HEALTH_SAMPLER} and OTEL_TRACES_SAMPLER_ARG=0.01.",
         )
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
+        meant = nearest(name, known)
         return Result(
             subject="sampler",
             verdict=Verdict.FAILED,
             found=f"OTEL_TRACES_SAMPLER={name} is unknown: the SDK takes its default, which keeps everything",
-            remedy=f"Did you mean {nearest[0]}?" if nearest else f"Known are {', '.join(known)}.",
+            remedy=f"Did you mean {meant}?" if meant else f"Known are {', '.join(known)}.",
         )
     if name.endswith("always_off"):
         remedy = f"Set OTEL_TRACES_SAMPLER={HEALTH_SAMPLER}."

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from otel_inference.cli.check import Result
 
-_WIDTH: Final = 120
 _STYLES: Final = {
     Verdict.OK: "green",
     Verdict.SKIPPED: "dim",
@@ -44,13 +43,11 @@ def plain(results: Sequence[Result]) -> str:
 
 def _print_table(results: Sequence[Result]) -> None:
     from rich import box  # noqa: PLC0415 - an extra
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, _WIDTH)
+    from otel_inference.cli.screen import screen  # noqa: PLC0415
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("", "what", "found, and what to do"):
         table.add_column(name, overflow="fold")
@@ -59,4 +56,4 @@ def _print_table(results: Sequence[Result]) -> None:
         if result.remedy:
             found.append(f"\n{result.remedy}", style="italic")
         table.add_row(Text(result.verdict, style=_STYLES[result.verdict]), Text(result.subject), found)
-    console.print(table)
+    screen().print(table)

@@ -21,6 +21,8 @@ _PROGRAM: Final = "otel-inference"
 DONE: Final = 0
 NOTHING_FOUND: Final = 1
 WRONG_USE: Final = 2
+UNREAD: Final = 141
+"""What a shell says of a program that SIGPIPE ended: 128 + 13."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,14 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Default: those of the process.
 
     Returns:
-        The exit code: 0; 1 if there was nothing to report or a check failed; 2 if the command cannot be run as given.
+        The exit code: 0; 1 if there was nothing to report or a check failed; 2 if the command cannot be run as given;
+        141 if nobody reads what it prints any more, as with `| head`.
     """
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return UNREAD
     except OtelInferenceError as error:
         _say(str(error))
         return WRONG_USE
+    return code
+
+
+def _discard_output() -> None:
+    """Have what is still to be written go nowhere: Python would complain when it flushes it at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +91,7 @@ def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "check",
         help="whether telemetry of this environment would arrive",
         description=(
-            "Check a set-up from the environment that the server would get: options, sampler, other "
+            "Check a set-up from the environment that the server would get: launcher, options, sampler, other "
             "instrumentations, whether the endpoint of each signal takes an empty request, and the clock."
         ),
         epilog="Run it as the server runs: same machine, same user, same variables. Exit code 1 if something failed.",

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
+from otel_inference.cli import exporters
 from otel_inference.cli.check import Result, Verdict, heard, is_true
-from otel_inference.cli.listener import GRPC, HTTP, listener
+from otel_inference.cli.listener import HTTP, listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +27,6 @@ SIGNALS: Final = ("traces", "metrics", "logs")
 SKEW_WARNING_S: Final = 5.0
 """The header has whole seconds, and the way there takes some of one."""
 SKEW_FAILURE_S: Final = 60.0
-_PROTOCOLS: Final = {GRPC: "otlp_proto_grpc", HTTP: "otlp_proto_http"}
 _ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _CERTIFICATE: Final = "OTEL_EXPORTER_OTLP_CERTIFICATE"
 _STRONGER_CERTIFICATES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -71,8 +71,7 @@ def of_endpoints(environ: Mapping[str, str], timeout_s: float) -> list[Result]:
     """
     results: list[Result] = []
     clocks: dict[str, str] = {}
-    for signal in SIGNALS:
-        way = _way(signal, environ, timeout_s)
+    for way in (way for signal in SIGNALS for way in _ways(signal, environ, timeout_s)):
         if isinstance(way, Result):
             results.append(way)
             continue
@@ -99,17 +98,22 @@ def clock(date: str | None, now: datetime, place: str) -> Result:
     return Result(subject="clock", verdict=verdict, found=found, remedy=remedy)
 
 
-def _way(signal: str, environ: Mapping[str, str], timeout_s: float) -> Way | Result:
-    chosen = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp").strip() or "otlp"
-    general = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", GRPC)
-    protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", general).strip()
-    if chosen != "otlp":
-        found = "not exported" if chosen == "none" else f"exported by {chosen}, which is not looked at"
+def _ways(signal: str, environ: Mapping[str, str], timeout_s: float) -> list[Way | Result]:
+    """One for each exporter of a signal, or what there is to say in place of it."""
+    names = exporters.chosen(signal, environ)
+    if not names:
+        return [Result(subject=signal, verdict=Verdict.SKIPPED, found="not exported")]
+    return [_way(signal, name, environ, timeout_s) for name in names]
+
+
+def _way(signal: str, name: str, environ: Mapping[str, str], timeout_s: float) -> Way | Result:
+    protocol = exporters.protocol_of(signal, name, environ)
+    refused = exporters.refused(signal, name, protocol)
+    if refused is not None:
+        return refused
+    if protocol is None:
+        found = f"exported by {name}, which is not looked at"
         return Result(subject=signal, verdict=Verdict.SKIPPED, found=found)
-    if protocol not in _PROTOCOLS:
-        found = f"the protocol {protocol} is not one that the SDK for Python has"
-        remedy = f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {' or '.join(_PROTOCOLS)}."
-        return Result(subject=signal, verdict=Verdict.FAILED, found=found, remedy=remedy)
     try:
         return _made_way(signal, protocol, environ, timeout_s)
     except Exception as error:  # noqa: BLE001 - whatever a wrong variable does to an exporter
@@ -124,7 +128,8 @@ def _made_way(signal: str, protocol: str, environ: Mapping[str, str], timeout_s:
     if protocol == HTTP and scheme not in {"http", "https"}:
         found = f"{variable} does not say http:// or https://, so nothing is sent by {protocol}"
         return Result(subject=signal, verdict=Verdict.FAILED, found=found, remedy=f"Write http:// first in {variable}.")
-    (point,) = importlib.metadata.entry_points(group=f"opentelemetry_{signal}_exporter", name=_PROTOCOLS[protocol])
+    name = exporters.NAMES[protocol]
+    point, *_ = importlib.metadata.entry_points(group=f"opentelemetry_{signal}_exporter", name=name)
     exporter = point.load()(timeout=timeout_s)
     url = exporter._endpoint
     parts = urlsplit(url if "://" in url else f"//{url}")

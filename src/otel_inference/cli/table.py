@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from otel_inference.cli.screen import screen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from otel_inference.cli.report import CallFigures, ErrorFigures, Figures, LoadFigures
 
-_WIDTH: Final = 120
-"""Columns where the output is no terminal, so that a line of a table stays a line."""
 _NOTHING: Final = "-"
 
 
@@ -27,9 +26,7 @@ def show(figures: Figures, file: IO[str] | None = None) -> None:
         figures: What to print.
         file: Where to; default: standard output.
     """
-    console = Console(file=file, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, _WIDTH)
+    console = screen(file)
     if figures.calls:
         console.print(_calls_table(figures.calls, is_estimate=figures.is_estimate))
     if figures.loads:

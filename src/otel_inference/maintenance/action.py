@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference.errors import ConfigError
 from otel_inference.finding import FindingKind
+from otel_inference.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,8 +124,8 @@ def unknown(what: str, name: object, known: list[str]) -> str:
     >>> unknown("fruit", "aple", ["apple", "pear"])
     "unknown fruit 'aple' (did you mean 'apple'?); known are apple, pear"
     """
-    nearest = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    meant = nearest(str(name), known)
+    hint = f" (did you mean {meant!r}?)" if meant else ""
     return f"unknown {what} {name!r}{hint}; known are {', '.join(known)}"
 
 

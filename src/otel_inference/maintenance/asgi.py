@@ -48,7 +48,7 @@ class OverloadMiddleware:
         self, app: Application, *, deadline_header: str | None = None, models: Mapping[str, str] | None = None
     ) -> None:
         self._app = app
-        self._paths = ModelPaths(models or {})
+        self._paths = ModelPaths({} if models is None else models)
         self._header = None if deadline_header is None else deadline_header.lower().encode("latin-1")
 
     async def __call__(

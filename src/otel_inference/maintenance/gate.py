@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Final
 
 from otel_inference.errors import ConfigError
@@ -85,9 +86,7 @@ class Gate:
     )  # fmt: skip
 
     def __init__(self, deadline_s: float | None, workers: int | None = None, *, guess: int | None = None) -> None:
-        if deadline_s is not None and not deadline_s > 0.0:
-            msg = f"deadline_s must be positive, not {deadline_s!r}"
-            raise ConfigError(msg)
+        _refuse_no_time(deadline_s)
         self._limit = _least_one("workers", workers) or _least_one("guess", guess) or 1
         self._given = deadline_s is not None
         self._deadline_s = _FOREVER if deadline_s is None else deadline_s
@@ -369,9 +368,16 @@ class Gate:
         return (self._typical if size is None else size) + self._base
 
 
+def _refuse_no_time(deadline_s: float | None) -> None:
+    is_time = isinstance(deadline_s, Real) and not isinstance(deadline_s, bool) and deadline_s > 0.0
+    if deadline_s is not None and not is_time:
+        msg = f"deadline_s is {deadline_s!r}; expected seconds greater than 0, such as 0.5, or None to learn them"
+        raise ConfigError(msg)
+
+
 def _least_one(name: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        msg = f"{name} must be at least 1, not {value!r}"
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+        msg = f"{name} is {value!r}; expected a whole number of at least 1, or None to find it by trying"
         raise ConfigError(msg)
     return value
 

@@ -64,7 +64,7 @@ class AdaptiveLimiter:
         clock: Seconds, never going back.
 
     Raises:
-        ConfigError: If `deadline_s` or `workers` is not positive.
+        ConfigError: If `deadline_s` or `workers` is no number, or not positive.
     """
 
     def __init__(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from otel_inference.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 UNREFUSED: Final = "OPTIONS"
 """Method of requests that call no model: a browser that asks whether it may ask takes a refusal for a no."""
@@ -20,7 +18,7 @@ class ModelPaths:
         models: Names of models by path, without the application's own prefix.
 
     Raises:
-        ConfigError: If a path does not begin with a slash, or a model has no name.
+        ConfigError: If that is no mapping, a path does not begin with a slash, or a model has no name.
 
     >>> paths = ModelPaths({"/embed": "minilm", "/embed/large": "bert"})
     >>> paths.model_of("/embed"), paths.model_of("/embed/large/1"), paths.model_of("/embedding")
@@ -30,6 +28,9 @@ class ModelPaths:
     __slots__ = ("_models",)
 
     def __init__(self, models: Mapping[str, str]) -> None:
+        if not isinstance(models, Mapping):
+            msg = f"models is {models!r}; expected names of models by path, such as {{'/embed': 'minilm'}}"
+            raise ConfigError(msg)
         for path, model in models.items():
             if not isinstance(path, str) or not path.startswith("/") or not isinstance(model, str) or not model:
                 msg = f"models has {path!r}: {model!r}; expected a path and the name of the model that it calls, such as '/embed': 'minilm'"

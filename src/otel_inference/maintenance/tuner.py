@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,7 @@ from otel_inference.maintenance.tuning import (
 from otel_inference.maintenance.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_inference.health.stretch import Stretch
 
@@ -318,6 +319,9 @@ class Tuner:
 
 
 def _checked(knobs: Iterable[Knob]) -> tuple[Knob, ...]:
+    if isinstance(knobs, Knob) or not isinstance(knobs, Iterable):
+        msg = f"Tuner() got knobs={knobs!r}; expected a list of one or more Knob objects, such as Tuner([knob])"
+        raise ConfigError(msg)
     checked = tuple(knobs)
     names = [knob.name for knob in checked if isinstance(knob, Knob)]
     if not names or len(set(names)) != len(checked):

@@ -52,7 +52,7 @@ class OverloadMiddleware:
         self, app: WSGIApplication, *, deadline_header: str | None = None, models: Mapping[str, str] | None = None
     ) -> None:
         self._app = app
-        self._paths = ModelPaths(models or {})
+        self._paths = ModelPaths({} if models is None else models)
         self._key = None if deadline_header is None else "HTTP_" + deadline_header.upper().replace("-", "_")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
