@@ -9,7 +9,7 @@ from otel_inference import observe, runtime
 
 
 def _threads():
-    return runtime._running.recorder.threads()
+    return runtime._running.recorder.running.threads()
 
 
 def test_a_thread_runs_a_call_from_its_begin_to_its_end(telemetry):
