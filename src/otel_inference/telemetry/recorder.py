@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from threading import Lock, get_native_id
+from threading import Lock
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +17,7 @@ from otel_inference.health.stretch import Exemplar
 from otel_inference.naming import NameLimit
 from otel_inference.nesting import SILENT, current
 from otel_inference.telemetry import admission, spans
-from otel_inference.telemetry.running import RunningCalls, claim
+from otel_inference.telemetry.running import OwnThread, RunningCalls, claim
 from otel_inference.telemetry.series import RecordedCall, Series
 from otel_inference.telemetry.writer import CallWriter
 
@@ -83,6 +83,7 @@ class Recorder:
         self._lock = Lock()
         self._series: dict[tuple[str, str, str], Series] = {}
         self.running = RunningCalls(self._series)
+        self._own = OwnThread()
         self._kinds: dict[str, tuple[str, str]] = {}
         """Engine and operation by model, of the kind of call that it was asked for last for the first time."""
         self._warm: set[str] = set()
@@ -196,7 +197,7 @@ class Recorder:
         call.token = otel_context.attach(call.context)
         call.before = current.get()
         current.set(call)
-        call.thread = get_native_id()
+        call.thread = self._own.native_id
 
     def leave(self, call: RecordedCall) -> None:
         """Make current again what was before `enter`."""
@@ -360,6 +361,7 @@ class Recorder:
         """Forget the calls that ran in the parent: they go on there, not here."""
         self._lock = Lock()
         self.running.forget()
+        self._own = OwnThread()
         self._series.clear()
         self._kinds.clear()
         self._late.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from threading import get_native_id, local
 from typing import TYPE_CHECKING
 
 from otel_inference import semconv
@@ -23,6 +24,13 @@ def claim(call: RecordedCall) -> bool:
         return False
     call.watched = ENDED
     return True
+
+
+class OwnThread(local):
+    """The thread that asks. Each asks the kernel once only; a forked child needs another one of these."""
+
+    def __init__(self) -> None:
+        self.native_id = get_native_id()
 
 
 class RunningCalls:
