@@ -54,7 +54,7 @@ def hung_call():
     def begin():
         threads.append(threading.Thread(target=hang))
         threads[0].start()
-        while not runtime._running.recorder.running("ranker"):
+        while not runtime._running.recorder.running.begun_s("ranker"):
             time.sleep(0.001)
 
     yield begin

@@ -100,7 +100,7 @@ class Installation:
         )
         self.view = HealthView(
             registry,
-            running=self.recorder.running,
+            running=self.recorder.running.begun_s,
             resources=self._utilization,
             capacity=self._capacity,
             findings=self.findings,
@@ -262,7 +262,7 @@ class Installation:
 
     def active_calls(self) -> Iterable[tuple[str, str, int]]:
         """See `telemetry.instruments.Observed`."""
-        return self.recorder.active_calls()
+        return self.recorder.running.counts()
 
     def limiters(self) -> Iterable[tuple[str, int, int, int]]:
         """See `telemetry.instruments.Observed`."""

@@ -122,14 +122,14 @@ class Watch:
         self.evaluation = Evaluation(
             registry,
             view,
-            stalled=recorder.oldest,
+            stalled=recorder.running.oldest,
             reading=self.sampler.latest,
             diagnosis=partial(_diagnosis, config),
             takers=(self._report, self._note_health, self._alert, self._maintain, self._tune),
         )
 
     def _sampler(self, recorder: Recorder) -> ResourceSampler:
-        waits = CallWaitProbe(recorder.threads)
+        waits = CallWaitProbe(recorder.running.threads)
         return ResourceSampler((*standard_probes(os.environ), waits), on_tick=self._tick, glance=waits.glance)
 
     def start(self) -> None:

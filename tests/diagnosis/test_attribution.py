@@ -122,6 +122,18 @@ def test_calls_that_wait_for_another_thread_hang_on_a_lock(lock, wait, subject):
     assert _first(before, after).subject == subject
 
 
+@pytest.mark.parametrize(("busy", "subject"), [(1.0, "cpu"), (0.6, "lock")])
+@pytest.mark.parametrize(
+    "seen", [{"call_lock_ratio": 0.45}, {"interpreter_delay_s": 0.008}], ids=["pool", "interpreter"]
+)
+def test_without_pressure_used_up_processors_keep_threads_waiting(busy, subject, seen):
+    """Many kernels have no PSI: then threads of a pool and of the interpreter come late where no processor is free."""
+    before = Reading(at_s=0.0, utilization={"cpu": 0.3}, cpu_busy_ratio=0.3, **dict.fromkeys(seen, 0.0))
+    after = Reading(at_s=0.0, utilization={"cpu": 0.3}, cpu_busy_ratio=busy, **seen)
+
+    assert _first(before, after).subject == subject
+
+
 def test_calls_that_wait_for_a_time_do_not_wait_for_a_processor():
     """Though the machine became busy at the same time."""
     before = replace(_waiting(0.0), call_pause_ratio=0.0)

@@ -307,6 +307,17 @@ def test_draws_rare_classes_towards_the_line():
     assert expected[1] < math.log(5) / 2 < expected[30]
 
 
+def test_takes_any_sizes():
+    """Also those of a model that was told its input's time stamp for its size: others are judged in the same round."""
+    cells = {(0, 88): (1000, 3.15), (22, 8): (2, -4.33), (6, 80): (1000, 3.93), (19, 78): (1000, -4.25)}
+    base = {
+        SizeKey(*key): WeightedTotals(calls, calls * math.exp(log), calls * log, calls * log * log)
+        for key, (calls, log) in cells.items()
+    }
+
+    assert all(math.isfinite(Expectation(base).of(key)) for key in base)
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     rows=st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3), st.floats(-3, 3)), min_size=1, max_size=6),

@@ -181,6 +181,19 @@ def test_where_the_kernel_does_not_tell_nothing_is_read(tmp_path):
 
 
 @needs_linux
+def test_beside_another_c_library_nothing_is_read(tmp_path, monkeypatch):
+    """With musl, a thread that waits for the interpreter cannot be told from one that waits for a lock."""
+
+    def confstr(name):
+        raise OSError(22, name)  # as musl answers
+
+    monkeypatch.setattr(os, "confstr", confstr)
+
+    told = "202 0x10 0x80 0x0 0x0 0x0 0x0 0x7ffe 0x7f00\n"
+    assert _told(tmp_path, told, "x86_64") == (None, None)
+
+
+@needs_linux
 @pytest.mark.parametrize("ending", ["close", "reset_after_fork", "read"])
 def test_each_reading_begins_anew(ending):
     """What was seen before belongs to the reading before, or to nobody."""

@@ -250,6 +250,22 @@ def test_glances_between_two_readings(failures):
     assert THREAD_NAME not in [thread.name for thread in threading.enumerate()]
 
 
+def test_glances_less_often_where_a_glance_is_dear():
+    """At a second of work each, a thousandth of a core affords one in a quarter of an hour."""
+    worked_s, first, more = [0.0], Event(), Event()
+
+    def glance():
+        (more if first.is_set() else first).set()
+        worked_s[0] += 1.0
+
+    sampler = ResourceSampler([], interval_s=3600.0, work_clock=lambda: worked_s[0], glance=glance)
+    sampler.start()
+    assert first.wait(30)
+
+    assert not more.wait(0.5)
+    sampler.stop()
+
+
 def test_reads_less_often_where_reading_is_dear(clock):
     """Readings of 10 ms each come every 2.5 s, which is 0.4 % of a core; one dear reading alone changes nothing."""
     work_s = iter([0.0, 0.5, 1.0, 1.001, 2.0, 2.01, 3.0, 3.01])

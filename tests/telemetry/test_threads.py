@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
+
+import pytest
 
 import otel_inference
 from otel_inference import observe, runtime
 
 
 def _threads():
-    return runtime._running.recorder.threads()
+    return runtime._running.recorder.running.threads()
 
 
 def test_a_thread_runs_a_call_from_its_begin_to_its_end(telemetry):
@@ -77,3 +80,19 @@ def test_a_call_that_waits_for_a_place_is_not_run(telemetry):
         otel_inference.unlimit("ranker")
 
     assert seen == [set(), {threading.get_native_id()}]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_runs_its_calls_in_a_thread_of_its_own(telemetry):
+    """The kernel gives it another id than the thread had that forked, inside a call or not."""
+    with observe("ranker"):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with observe("ranker"):
+                    status = 0 if _threads() == {threading.get_native_id()} else 1
+            finally:
+                os._exit(status)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -30,7 +30,12 @@ _LOCKED: Final = 0.1
 
 
 def _crowded_out(scan: Scan) -> Change | None:
-    """How much more tasks wait for a processor, where that is much and the processors are in use."""
+    """How much more tasks wait for a processor, where that is much and the processors are in use.
+
+    Without PSI: how much more the processors are in use, where they came to be used up.
+    """
+    if scan.change(signals.CPU_WAIT_RATIO) is None:
+        return scan.risen(signals.CPU_BUSY_RATIO, to=_BUSY, by=_WAIT_ROSE)
     return None if _is_idle(scan) else _waits(scan)
 
 

@@ -195,9 +195,14 @@ def _non_negative(matrix: Sequence[Sequence[float]], target: Sequence[float]) ->
 
 
 def _solved(matrix: list[list[float]], target: list[float]) -> list[float]:
-    """The x for which Mx = t, by elimination; M is positive definite, so that it needs no pivots."""
+    """The x for which Mx = t, by elimination; M is positive definite, so that it needs no pivots.
+
+    No eigenvalue of it is less than the least reluctance, hence no element of the diagonal is while it is eliminated,
+    but for rounding, where sizes are many powers of ten apart.
+    """
     size = len(target)
     for i in range(size):
+        matrix[i][i] = max(matrix[i][i], _PRIOR[-1])
         for below in range(i + 1, size):
             factor = matrix[below][i] / matrix[i][i]
             target[below] -= factor * target[i]

@@ -7,6 +7,7 @@ interpreter's own lock counts as running: while we look, we hold that lock, so t
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import threading
@@ -28,7 +29,7 @@ _AT_ONCE: Final = 4
 class CallWaitProbe:
     """Shares of the time of running calls in which their threads wait for another thread, and for anything else.
 
-    Linux on x86-64 and ARM; elsewhere it reads nothing. It takes no lock, and touches no thread.
+    Linux with the C library of GNU on x86-64 and ARM; elsewhere it reads nothing. It takes no lock, and touches no thread.
 
     Args:
         threads: Kernel's ids of the threads that run calls now.
@@ -95,6 +96,8 @@ class CallWaitProbe:
 
 def _interpreter_memory(maps: str = "/proc/self/maps") -> range:
     """Addresses of the interpreter's own state, its lock among it; empty where they cannot be told."""
+    if not _is_glibc():  # with musl, who waits for the interpreter waits at an address of its own stack
+        return range(0)
     try:
         state = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
     except (AttributeError, ValueError):
@@ -109,3 +112,10 @@ def _interpreter_memory(maps: str = "/proc/self/maps") -> range:
         elif found and memory.start == found.stop and last == "0":  # of no file: what the library begins with zeros
             return range(found.start, memory.stop)
     return found
+
+
+def _is_glibc() -> bool:
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (AttributeError, ValueError, OSError):  # how other systems and libraries say that they do not know it
+        return False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from contextlib import suppress
-from threading import RLock, get_native_id
+from threading import RLock
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,20 +13,20 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
 from otel_inference import guard, semconv
-from otel_inference.call import ENDED, OpenCall
 from otel_inference.health.stretch import Exemplar
 from otel_inference.naming import NameLimit
 from otel_inference.nesting import SILENT, current
 from otel_inference.telemetry import admission, spans
+from otel_inference.telemetry.running import OwnThread, RunningCalls, claim
 from otel_inference.telemetry.series import RecordedCall, Series
 from otel_inference.telemetry.writer import CallWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.trace import Tracer
 
-    from otel_inference.call import Stage
+    from otel_inference.call import OpenCall, Stage
     from otel_inference.protocols import Announcement, Limiter
     from otel_inference.telemetry.instruments import Instruments
     from otel_inference.telemetry.registry import HealthRegistry
@@ -82,6 +82,8 @@ class Recorder:
         self._version_of = version_of
         self._lock = RLock()  # a signal handler may call a model on top of this
         self._series: dict[tuple[str, str, str], Series] = {}
+        self.running = RunningCalls(self._series)
+        self._own = OwnThread()
         self._kinds: dict[str, tuple[str, str]] = {}
         """Engine and operation by model, of the kind of call that it was asked for last for the first time."""
         self._warm: set[str] = set()
@@ -195,7 +197,7 @@ class Recorder:
         call.token = otel_context.attach(call.context)
         call.before = current.get()
         current.set(call)
-        call.thread = get_native_id()
+        call.thread = self._own.native_id
 
     def leave(self, call: RecordedCall) -> None:
         """Make current again what was before `enter`."""
@@ -211,7 +213,7 @@ class Recorder:
     def end(self, call: RecordedCall, error: BaseException | None = None) -> None:
         """See `protocols.CallSink.end`."""
         ended_ns = perf_counter_ns()
-        if not _claim(call):
+        if not claim(call):
             return
         try:
             if call.permit is not None:
@@ -233,7 +235,7 @@ class Recorder:
         re-entrant. It only takes the call off the running ones; the next call writes it.
         """
         ended_ns = perf_counter_ns()
-        if _claim(call):
+        if claim(call):
             call.timer = None
             admission.release(call, ok=False)  # places may be given back from a finalizer
             self._late.append((call, ended_ns))
@@ -355,61 +357,15 @@ class Recorder:
         """Keep at most `limit` model names apart from now on."""
         self._names.limit = limit
 
-    def running(self, model: str) -> list[float]:
-        """When the calls of `model` that run now began, in seconds of `time.perf_counter`."""
-        return [call.started_ns / 1e9 for name, call in self._running() if name == model]
-
-    def threads(self) -> set[int]:
-        """The kernel's ids of the threads that run calls now; those that wait for a place are not among them."""
-        return {
-            call.thread
-            for _, call in self._running()
-            if call.thread is not None and (call.permit is not None or not call.limited)
-        }
-
-    def oldest(self, model: str) -> Exemplar | None:
-        """The span of the call of `model` that has been running longest, if one runs and has one."""
-        calls = [call for name, call in self._running() if name == model]
-        if not calls:
-            return None
-        context = min(calls, key=lambda call: call.started_ns).span.get_span_context()
-        return Exemplar(context.trace_id, context.span_id) if context.is_valid else None
-
-    def _running(self) -> Iterator[tuple[str, RecordedCall]]:
-        """The calls that run now, each with the name of its model; loads are none."""
-        for (_, operation, name), series in list(self._series.items()):
-            if operation != semconv.LOAD:
-                for call in list(series.running):
-                    yield name, call
-
-    def active_calls(self) -> Iterable[tuple[str, str, int]]:
-        """Engine, model and number of calls running now, zero included."""
-        counts: Counter[tuple[str, str]] = Counter()
-        for (engine, operation, model), series in list(self._series.items()):
-            if operation != semconv.LOAD:
-                counts[engine, model] += len(series.running)
-        return [(engine, model, count) for (engine, model), count in counts.items()]
-
     def reset_after_fork(self) -> None:
         """Forget the calls that ran in the parent: they go on there, not here."""
         self._lock = RLock()
-        for series in self._series.values():
-            for call in series.running:
-                call.watched = ENDED
-            series.running.clear()
-        self._series, self._kinds = {}, {}
+        self.running.forget()
+        self._own = OwnThread()
+        self._series.clear()
+        self._kinds.clear()
         self._late.clear()
         self.writer.reset_after_fork()
-
-
-def _claim(call: RecordedCall) -> bool:
-    """Take `call` off the running ones; only one taker succeeds."""
-    try:
-        call.series.running.remove(call)
-    except KeyError:
-        return False
-    call.watched = ENDED
-    return True
 
 
 def _describe_end(call: RecordedCall, error: BaseException | None, ended_unix_ns: int) -> None:
