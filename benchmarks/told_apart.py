@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CALLS_PER_S = 20.0
 TOKENS = 128
+WIDTH = 512
+"""So that a call takes longer than a scheduler lets it go before others have their turn; shorter ones a hog hardly slows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ def main() -> None:
     class Reader(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.work = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(24)))
+            self.work = torch.nn.Sequential(*(torch.nn.Linear(WIDTH, WIDTH) for _ in range(24)))
 
         def forward(self, rows: torch.Tensor, *, fails: bool) -> torch.Tensor:
             if fails:
@@ -88,7 +91,10 @@ def main() -> None:
         console.print(f"{time.monotonic() - began_s:5.0f} s  {phase.name}")
         hog = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if phase.hog else None
         try:
-            serve(model, phase)
+            call_s = serve(model, phase)
+            console.print(
+                f"{time.monotonic() - began_s:5.0f} s  {phase.name:28} calls took {call_s * 1000:.1f} ms (median)"
+            )
         finally:
             if hog is not None:
                 hog.kill()
@@ -96,16 +102,20 @@ def main() -> None:
     otel_inference.uninstrument()
 
 
-def serve(model: Callable[..., object], phase: Phase) -> None:
-    """Call the model now and then, with inputs of the phase's size."""
+def serve(model: Callable[..., object], phase: Phase) -> float:
+    """Call the model now and then, with inputs of the phase's size; returns how long the median call took, in seconds."""
     import torch
 
+    took_s: list[float] = []
     until_s = time.monotonic() + phase.seconds
     while time.monotonic() < until_s:
-        rows = torch.ones(max(8, round(phase.tokens * random.lognormvariate(0, 0.3))), 256)
+        rows = torch.ones(max(8, round(phase.tokens * random.lognormvariate(0, 0.3))), WIDTH)
+        call_began_s = time.perf_counter()
         with suppress(ValueError), torch.inference_mode():
             model(rows, fails=random.random() < phase.failing)
+        took_s.append(time.perf_counter() - call_began_s)
         time.sleep(random.expovariate(CALLS_PER_S))
+    return statistics.median(took_s)
 
 
 if __name__ == "__main__":

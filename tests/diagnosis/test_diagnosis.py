@@ -29,6 +29,7 @@ from tests.diagnosis.streams import (
     wrong,
 )
 
+from otel_inference import guard
 from otel_inference.diagnosis.diagnosis import Diagnosis
 from otel_inference.diagnosis.rules.burn import Objectives
 from otel_inference.finding import Severity
@@ -327,3 +328,23 @@ def test_an_hour_of_healthy_calls_opens_nothing():
     told, _ = run(Stream(daily), 3600.0, machine=QUIET, step_s=10.0)
 
     assert told.names == []
+
+
+class Odd(Stream):
+    """Calls of a model with figures that cannot be judged."""
+
+    def stretch(self, started_s):
+        """Ten seconds of them."""
+        stretch = super().stretch(started_s)
+        stretch.rejected = None
+        return stretch
+
+
+def test_figures_that_cannot_be_judged_keep_no_other_model_from_being_judged(caplog):
+    """A failure of ours over one model is logged, and what is wrong with another is found all the same."""
+    told, _ = run([Odd(USUAL, model="odd"), Stream(replace(USUAL, failing=0.9))], 60.0)
+
+    assert told.first("error_burst").model == "ranker"
+    assert guard.error_counts().keys() == {"diagnosis"}
+    assert "internal failure in diagnosis" in caplog.text
+    guard._errors.clear()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+from otel_inference import guard
 from otel_inference.diagnosis.lifecycle import Ledger
 from otel_inference.diagnosis.rules.burn import BurnRule, Objectives
 from otel_inference.diagnosis.rules.failure import FailureRule
@@ -125,7 +126,8 @@ class Diagnosis:
         waiting.sort(key=lambda diagnosis: diagnosis.waits_since_s or 0.0)
         elapsed_s, self._evaluated_s = at_s - self._evaluated_s, at_s
         for diagnosis in waiting[: max(_AT_ONCE, math.ceil(len(self._models) * elapsed_s / _ALL_WITHIN_S))]:
-            diagnosis.review(at_s)
+            with guard.guarded("diagnosis"):  # one model's odd figures are no reason to judge none
+                diagnosis.review(at_s)
 
     def _forget_vanished(self, at_s: float) -> None:
         for model in [model for model, diagnosis in self._models.items() if at_s - diagnosis.seen_s > _VANISHED_S]:
