@@ -100,8 +100,9 @@ def process():
     ],
 )
 def test_a_process_gives_what_the_page_says(process, what, pattern, unit):
-    """Counts are exact; sizes are within a tenth, as exemplars and stacks differ."""
-    assert float(process[what]) == pytest.approx(measured(pattern) * unit, rel=0.1 if unit > 1 else 0.02)
+    """Counts are exact; sizes are within a tenth, with gzip within a fifth, as exemplars and stacks differ."""
+    within = 0.2 if what == "zipped" else 0.1 if unit > 1 else 0.02
+    assert float(process[what]) == pytest.approx(measured(pattern) * unit, rel=within)
 
 
 def test_what_bounds_attributes_is_what_there_is():
