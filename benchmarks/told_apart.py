@@ -53,6 +53,8 @@ PHASES = (
 
 def main() -> None:
     """Run the phases."""
+    # Before anything begins threads: those would go on having all cores, and the process would be taken for one that has them.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import torch
 
     import otel_inference
@@ -61,7 +63,6 @@ def main() -> None:
     parser.add_argument("--learn", type=float, default=300.0, help="seconds at first, to learn what is usual")
     usual = Phase(name="usual", seconds=parser.parse_args().learn)
     console = Console(width=130, highlight=False, emoji=False)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     began_s, phase_now = time.monotonic(), [usual]
 
