@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import os
 import sys
 import weakref
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from otel_inference import guard, semconv
 from otel_inference.engines import load, names
 from otel_inference.loading import loading
 from otel_inference.maintenance import kill_switch
+from otel_inference.resources import processors
 from otel_inference.telemetry import instruments
 from otel_inference.telemetry.events import Events
 from otel_inference.telemetry.recorder import Recorder
@@ -176,6 +176,7 @@ class Installation:
                     events=Events(self.providers.logger, importlib.metadata.version(DISTRIBUTION)),
                     sinks=self._sinks,
                     actions=self._actions,
+                    limiters=self._limiters,
                     tuners=self._tuners,
                 )
             self._watch.start()
@@ -301,7 +302,7 @@ def _known_maintainer() -> Maintainer | None:
 
 def usable_cores(_model: str) -> float:
     """How many calls can run at once where nothing else says it: one a core."""
-    return float(len(os.sched_getaffinity(0)))
+    return float(len(processors.allowed(())))
 
 
 _judged: weakref.WeakSet[Any] = weakref.WeakSet()

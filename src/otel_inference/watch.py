@@ -18,6 +18,7 @@ from otel_inference.maintenance.builtin_knobs import adopt_torch_threads
 from otel_inference.maintenance.maintainer import maintainer
 from otel_inference.maintenance.policy import Mode
 from otel_inference.maintenance.tuning_feed import TuningFeed
+from otel_inference.maintenance.unheard import Unheard
 from otel_inference.resources.call_wait import CallWaitProbe
 from otel_inference.resources.sampler import ResourceSampler
 from otel_inference.resources.standard import standard_probes
@@ -25,7 +26,7 @@ from otel_inference.sampling.attention import attention
 from otel_inference.telemetry.registry import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from opentelemetry.trace import Tracer
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from otel_inference.health.snapshot import ModelHealth
     from otel_inference.maintenance.action import Action
     from otel_inference.maintenance.journal import JournalEntry
+    from otel_inference.maintenance.limiter import AdaptiveLimiter
     from otel_inference.maintenance.tuner import Tuner
     from otel_inference.maintenance.tuning import TuningRecord
     from otel_inference.resources.reading import Reading
@@ -50,17 +52,21 @@ _ENOUGH_FOR_P99: Final = 299
 """Calls below which the 99th percentile has no upper bound (ln 0.05 / ln 0.99)."""
 
 
-def _diagnosis(config: Config) -> Diagnosis:
-    """One with the objectives that the options name."""
-    named = {
+def _with_objectives(config: Config) -> set[str]:
+    """Models that an objective of their own was given."""
+    return {
         model for option in (config.slo_latency, config.slo_errors) if isinstance(option, Mapping) for model in option
     }
+
+
+def _diagnosis(config: Config) -> Diagnosis:
+    """One with the objectives that the options name."""
     return Diagnosis(
         latency_objective=config.latency_objective(_ANY),
         error_objective=config.error_objective(_ANY),
         objectives_by_model={
             model: Objectives(latency=config.latency_objective(model), errors=config.error_objective(model))
-            for model in named
+            for model in _with_objectives(config)
         },
     )
 
@@ -90,7 +96,8 @@ class Watch:
         events: Write them.
         sinks: Who is told of findings.
         actions: Built-in maintenance actions that are enabled.
-        tuners: By model, as the user put them.
+        limiters: By model, as the user put them.
+        tuners: Likewise.
     """
 
     def __init__(
@@ -104,6 +111,7 @@ class Watch:
         events: Events,
         sinks: Sequence[AlertSink],
         actions: Sequence[Action],
+        limiters: Mapping[str, AdaptiveLimiter],
         tuners: Mapping[str, Tuner],
     ) -> None:
         self._config = config
@@ -113,6 +121,9 @@ class Watch:
         self._instruments = instruments
         self._events = events
         self._actions = actions
+        self._limiters = limiters
+        self._tuners = tuners
+        self._unheard = Unheard()
         # Events are told as alerts are, for a log exporter may hang too.
         self._alerts = Alerts((*sinks, _EventSink(events)))
         self._tuning = TuningFeed(tuners, self._note_tuning)
@@ -125,7 +136,7 @@ class Watch:
             stalled=recorder.running.oldest,
             reading=self.sampler.latest,
             diagnosis=partial(_diagnosis, config),
-            takers=(self._report, self._note_health, self._alert, self._maintain, self._tune),
+            takers=(self._report, self._note_health, self._alert, self._maintain, self._tune, self._look_for_unheard),
         )
 
     def _sampler(self, recorder: Recorder) -> ResourceSampler:
@@ -224,6 +235,16 @@ class Watch:
     def _tune(self, outcome: Outcome) -> None:
         if maintainer.mode is Mode.ACT:  # there is no dry run of a comparison
             self._tuning.feed(outcome.stretches, outcome.at_s)
+
+    def _look_for_unheard(self, _: Outcome) -> None:
+        self._unheard.notice(self._asked(), {name: model.calls for name, model in registry.models().items()})
+
+    def _asked(self) -> Iterator[tuple[str, str]]:
+        """What was asked for, and for which model."""
+        yield from (("limit()", model) for model in list(self._limiters))
+        yield from (("tune()", model) for model in list(self._tuners))
+        yield from (("on()", action.model) for action in maintainer.actions() if action.model is not None)
+        yield from (("an objective", model) for model in _with_objectives(self._config))
 
     def _note_tuning(self, model: str, record: TuningRecord) -> None:
         action = f"tune {record.knob}"

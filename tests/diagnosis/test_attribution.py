@@ -111,6 +111,24 @@ def test_processors_that_are_idle_are_not_waited_for(busy, subject):
 
 
 @pytest.mark.parametrize(
+    ("seen", "subject"),
+    [
+        ({}, "cpu"),
+        ({"call_lock_ratio": 0.2, "call_pause_ratio": 0.15}, "model"),
+        ({"cpu_used_cores": 0.9}, "model"),
+    ],
+    ids=["runnable", "waiting", "computing"],
+)
+def test_a_thread_bound_to_a_busy_core_waits_for_it_though_others_are_idle(seen, subject):
+    """What is left where tasks wait for a processor, calls wait for nothing else, and no more is computed."""
+    calls = {"call_lock_ratio": 0.0, "call_pause_ratio": 0.05, "cpu_used_cores": 0.4}
+    before = replace(_waiting(0.0), cpu_busy_ratio=0.3, **calls)
+    after = replace(_waiting(0.4), cpu_busy_ratio=0.5, **(calls | seen))
+
+    assert _first(before, after).subject == subject
+
+
+@pytest.mark.parametrize(
     ("lock", "wait", "subject"),
     [(0.45, 0.0, "lock"), (0.2, 0.0, "model"), (0.45, 0.5, "cpu"), (0.45, 0.2, "lock"), (0.0, 0.0, "model")],
 )

@@ -115,6 +115,16 @@ def test_longer_inputs_are_over_when_they_are():
     assert closes_within(told, "input_shift", 180)
 
 
+def test_callers_who_wait_for_longer_inputs_call_less():
+    """Four times the tokens, and callers who send the next when they have the answer: the inputs explain the fewer calls."""
+    longer = tuple(4 * size for size in USUAL.sizes)
+    told, diagnosis = run_wrong(wrong(sizes=longer, calls=USUAL.calls / 4), END_S, quiet=TOLD, machine=_meanwhile())
+
+    explained = {finding.key: finding.explained_by for finding in diagnosis.open("ranker")}
+    assert set(told.names) == {"input_shift:sizes", "throughput_drop"}
+    assert explained["throughput_drop::ranker"] == "input_shift:sizes:ranker"
+
+
 def test_a_bad_class_of_sizes_has_a_cause():
     """Inputs from 512 on take four times as long, and no resource is short: it is the model."""
     told, _ = run_wrong(wrong(slow_from=512, slow_by=4.0), UNTIL_S, quiet=TOLD, machine=_meanwhile())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from tests.maintenance import fake_gate as fake
@@ -38,6 +41,14 @@ def test_a_number_of_workers_that_is_none_is_a_mistake(workers):
     """So is what is no whole number of at least one."""
     with pytest.raises(ConfigError, match=rf"workers is {workers!r}; expected a whole number of at least 1"):
         AdaptiveLimiter(workers=workers)
+
+
+def test_begins_with_all_processors_where_the_system_does_not_tell_which_are_usable(monkeypatch):
+    """Affinity is known on Linux only; with torch on one thread a call, each processor takes a call."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: 1))
+
+    assert AdaptiveLimiter(deadline_s=1.0).limit == os.cpu_count()
 
 
 def test_turns_away_at_once_what_the_gate_refuses():

@@ -28,7 +28,6 @@ _MOST: Final = 0.5
 _MINOR: Final = 0.3
 _IN_FLIGHT: Final = 1.2
 _SPREAD: Final = 0.03
-_CPU_ROSE: Final = 1.15
 
 
 def causes(slowdown: Slowdown, seen: Signals) -> tuple[Cause, ...]:
@@ -91,7 +90,7 @@ def _hindrance(scan: Scan) -> Cause | None:
     spread = after.log_spread**2 - before.log_spread**2
     if scan.change(signals.CALL_LOCK_RATIO) is not None:
         return None  # it was looked at what calls wait for
-    if after.in_flight < _IN_FLIGHT or spread < _SPREAD or _computes_more(scan):
+    if after.in_flight < _IN_FLIGHT or spread < _SPREAD or contention.computes_more(scan):
         return None
     return Cause(
         subject="lock",
@@ -107,7 +106,7 @@ def _hindrance(scan: Scan) -> Cause | None:
 
 def _model(scan: Scan) -> Cause:
     used = scan.change(signals.CPU_USED_CORES)
-    waits = not _computes_more(scan)
+    waits = not contention.computes_more(scan)
     return Cause(
         subject="model",
         evidence={} if used is None else used.evidence,
@@ -118,12 +117,6 @@ def _model(scan: Scan) -> Cause:
         ),
         is_last_resort=True,
     )
-
-
-def _computes_more(scan: Scan) -> bool:
-    """Whether this process came to use more processors when its calls slowed."""
-    used = scan.risen(signals.CPU_USED_CORES, to=0.0)
-    return used is not None and used.after > _CPU_ROSE * used.before
 
 
 _LOOKS: Final[tuple[Callable[[Scan], Cause | None], ...]] = (
@@ -137,6 +130,7 @@ _LOOKS: Final[tuple[Callable[[Scan], Cause | None], ...]] = (
     contention.lock,
     contention.pause,
     contention.cpu,
+    contention.crowded_core,
     _hindrance,
     _main_stage,
 )

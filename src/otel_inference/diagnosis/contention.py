@@ -27,6 +27,7 @@ _GC_PAUSE: Final = 0.01
 _INTERPRETER_DELAY_S: Final = 0.004
 _MOST: Final = 0.5
 _LOCKED: Final = 0.1
+_CPU_ROSE: Final = 1.15
 
 
 def _crowded_out(scan: Scan) -> Change | None:
@@ -171,6 +172,34 @@ def cpu(scan: Scan) -> Cause | None:
     else:
         advice = "The processors are used up: limit the calls that run at once (AdaptiveLimiter), reduce_torch_threads, or add processors."
     return Cause(subject="cpu", evidence=_evidence(scan.change(signals.CPU_RATIO), waits), advice=advice)
+
+
+def crowded_core(scan: Scan) -> Cause | None:
+    """Tasks wait for a processor though others are idle, and calls are not seen to wait for anything else.
+
+    Threads that may run on a few processors only wait so, when others come onto those.
+    """
+    waits = _waits(scan) if _is_idle(scan) else None
+    locked, paused = scan.change(signals.CALL_LOCK_RATIO), scan.change(signals.CALL_PAUSE_RATIO)
+    if waits is None or locked is None or paused is None or computes_more(scan):
+        return None
+    if locked.rise + paused.rise >= _MOST * scan.slowdown.lost_ratio:
+        return None
+    return Cause(
+        subject="cpu",
+        evidence=_evidence(scan.change(signals.CPU_BUSY_RATIO), waits),
+        advice=(
+            "Calls wait for a processor while others are idle: let their threads run on more of them"
+            " (affinity, OMP_PROC_BIND), or move away what runs on theirs."
+        ),
+        is_last_resort=True,
+    )
+
+
+def computes_more(scan: Scan) -> bool:
+    """Whether this process came to use more processors when its calls slowed."""
+    used = scan.risen(signals.CPU_USED_CORES, to=0.0)
+    return used is not None and used.after > _CPU_ROSE * used.before
 
 
 def gpu(scan: Scan) -> Cause | None:

@@ -56,6 +56,7 @@ _LINKS: Final[tuple[tuple[_Which, _Which], ...]] = (
     (_FEWER, _STALLED),
     (_FEWER, _WORK),
     (_FEWER, _SLOWER),
+    (_FEWER, _LARGER),
     (_FEWER, _QUEUE),
     (_BURNING_LATENCY, _WORK),
     (_BURNING_LATENCY, _SLOWER),

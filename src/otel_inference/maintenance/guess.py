@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
+
+from otel_inference.resources import processors
 
 
 def suggested() -> int | None:
     """Usable cores over torch's threads per call; `None` where it cannot be told without knowing the calls' engine."""
     torch = sys.modules.get("torch")
-    return None if torch is None else max(1, len(os.sched_getaffinity(0)) // int(torch.get_num_threads()))
+    return None if torch is None else max(1, len(processors.allowed(())) // int(torch.get_num_threads()))
