@@ -33,7 +33,9 @@ def test_a_good_environment_has_nothing_to_be_done():
     [
         ({"OTEL_SDK_DISABLED": "true"}, "SDK", Verdict.FAILED, "nothing is exported"),
         ({"OTEL_CONFIG_FILE": "/nowhere.yaml"}, "SDK", Verdict.FAILED, "/nowhere.yaml, which is not there"),
-        ({"OTEL_CONFIG_FILE": __file__}, "SDK", Verdict.WARNING, "do not apply"),
+        ({"OTEL_CONFIG_FILE": __file__}, "SDK", Verdict.WARNING, "are not looked at"),
+        ({"OTEL_CONFIG_FILE": __file__, "OTEL_TRACES_SAMPLER": "nonsense"}, "sampler", Verdict.SKIPPED, "which is not"),
+        ({"OTEL_CONFIG_FILE": __file__}, "service", Verdict.SKIPPED, "which is not"),
         ({"OTEL_INFERENCE_WINDOW": "3"}, "options", Verdict.FAILED, "did you mean OTEL_INFERENCE_WINDOW_S"),
         ({"OTEL_INFERENCE_WINDOW_S": "wide"}, "options", Verdict.FAILED, "OTEL_INFERENCE_WINDOW_S='wide'"),
         (
@@ -72,7 +74,7 @@ def test_what_is_wrong_is_said_in_words(environ, subject, verdict, words):
     result = one(of_environment(environ), subject)
     assert result.verdict is verdict
     assert words in result.found
-    assert bool(result.remedy) is (verdict is not Verdict.OK)
+    assert bool(result.remedy) is (verdict not in {Verdict.OK, Verdict.SKIPPED})
 
 
 def test_a_misspelt_sampler_gets_the_right_name():

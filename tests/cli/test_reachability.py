@@ -90,6 +90,19 @@ def test_signals_that_are_not_sent_are_skipped(endpoint, monkeypatch):
     assert one(results, "clock").verdict is Verdict.SKIPPED
 
 
+def test_where_a_file_configures_the_sdk_no_variable_is_judged(monkeypatch):
+    """Exporters that the file may not have are not asked, and a variable that does not apply is no failure."""
+    monkeypatch.setenv("OTEL_CONFIG_FILE", __file__)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "consol")
+    results = of_endpoints(os.environ, 2.0)
+    assert [(result.subject, result.verdict) for result in results] == [
+        ("traces", Verdict.SKIPPED),
+        ("metrics", Verdict.SKIPPED),
+        ("logs", Verdict.SKIPPED),
+        ("clock", Verdict.SKIPPED),
+    ]
+
+
 def test_an_exporter_that_is_not_there_is_a_failure(endpoint, monkeypatch):
     """A misspelt exporter, for which the SDK refuses its whole configuration, gets the right name."""
     result = of_traces(monkeypatch, OTEL_TRACES_EXPORTER="consol")

@@ -40,6 +40,7 @@ _PATCHING_BY_THEMSELVES: Final = ("openlit", "traceloop-sdk")
 """Distributions that instrument the same libraries when their own start function is called."""
 _CONFIGURATORS: Final = "opentelemetry_configurator"
 _CONFIGURATOR: Final = "OTEL_PYTHON_CONFIGURATOR"
+_FILE: Final = "OTEL_CONFIG_FILE"
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
 
@@ -132,20 +133,20 @@ def _switch(environ: Mapping[str, str]) -> Result:
             found="OTEL_SDK_DISABLED is true: nothing is exported",
             remedy="Unset OTEL_SDK_DISABLED.",
         )
-    file = environ.get("OTEL_CONFIG_FILE")
+    file = environ.get(_FILE)
     if file and not Path(file).is_file():
         return Result(
             subject="SDK",
             verdict=Verdict.FAILED,
-            found=f"OTEL_CONFIG_FILE names {file}, which is not there",
+            found=f"{_FILE} names {file}, which is not there",
             remedy="Give the path of the file, or unset the variable.",
         )
     if file:
         return Result(
             subject="SDK",
             verdict=Verdict.WARNING,
-            found=f"{file} configures it: of the variables below, those of exporters and sampler do not apply",
-            remedy="Compare the file with what is said here.",
+            found=f"{file} configures it: service, sampler and exporters are what it says, and are not looked at",
+            remedy=f"Run this once without {_FILE} and with variables that say the same.",
         )
     return Result(subject="SDK", verdict=Verdict.OK, found="configured by environment variables")
 
@@ -228,7 +229,17 @@ def _unwritable(file: Path) -> str | None:
     return None
 
 
+def left_to_file(subject: str, environ: Mapping[str, str]) -> Result | None:
+    """What there is to say of a subject whose variables do not apply, as a file configures the SDK; else `None`."""
+    if not environ.get(_FILE):
+        return None
+    return Result(subject=subject, verdict=Verdict.SKIPPED, found=f"what {_FILE} says, which is not looked at")
+
+
 def _service(environ: Mapping[str, str]) -> Result:
+    by_file = left_to_file("service", environ)
+    if by_file is not None:
+        return by_file
     attributes = dict(
         pair.partition("=")[::2] for pair in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in pair
     )
@@ -244,6 +255,9 @@ def _service(environ: Mapping[str, str]) -> Result:
 
 
 def _sampler(environ: Mapping[str, str]) -> Result:
+    by_file = left_to_file("sampler", environ)
+    if by_file is not None:
+        return by_file
     name = environ.get("OTEL_TRACES_SAMPLER", "").strip()
     argument = environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip()
     own = [point.name for point in importlib.metadata.entry_points(group="opentelemetry_traces_sampler")]

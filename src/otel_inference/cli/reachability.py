@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk.metrics.export import MetricsData
 
 from otel_inference.cli import exporters
-from otel_inference.cli.check import Result, Verdict, heard, is_true
+from otel_inference.cli.check import Result, Verdict, heard, is_true, left_to_file
 from otel_inference.cli.listener import HTTP, listener
 
 if TYPE_CHECKING:
@@ -100,6 +100,9 @@ def clock(date: str | None, now: datetime, place: str) -> Result:
 
 def _ways(signal: str, environ: Mapping[str, str], timeout_s: float) -> list[Way | Result]:
     """One for each exporter of a signal, or what there is to say in place of it."""
+    by_file = left_to_file(signal, environ)
+    if by_file is not None:
+        return [by_file]
     names = exporters.chosen(signal, environ)
     if not names:
         return [Result(subject=signal, verdict=Verdict.SKIPPED, found="not exported")]
