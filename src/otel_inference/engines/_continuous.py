@@ -16,27 +16,24 @@ import functools
 import sys
 import weakref
 from contextvars import ContextVar
-from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_inference import guard, semconv
 from otel_inference.engines import _generation
 from otel_inference.engines._naming import module_name
+from otel_inference.engines._requests import Request, Requests
 from otel_inference.nesting import running_call, silently
 from otel_inference.patching import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from otel_inference.call import OpenCall
     from otel_inference.protocols import CallSink, Outlet
 
 _ENGINE: Final = "transformers"
 _PLACE: Final = "transformers.continuous_batching"
 _PACKAGE: Final = "transformers.generation.continuous_batching"
 _API: Final = f"{_PACKAGE}.continuous_api"
-_CHILD: Final = "__child#"
-"""Between the id of a request and the number of a further sequence of it."""
 
 
 def targets(outlet: Outlet) -> Sequence[Target]:
@@ -59,156 +56,27 @@ def targets(outlet: Outlet) -> Sequence[Target]:
     return [Target(module=module, path=path, wrap=wrap, optional=True) for module, path, wrap in every]
 
 
-class _Request:
-    """One request, from when it was added until the last of its sequences has ended."""
-
-    __slots__ = ("call", "error", "first_token_ns", "longest", "name", "open_sequences", "sink")
-
-    def __init__(self, sink: CallSink, call: OpenCall, name: str, sequences: int) -> None:
-        self.sink = sink
-        self.call = call
-        self.name = name
-        self.open_sequences = sequences
-        self.longest = 0
-        self.first_token_ns: int | None = None
-        self.error: BaseException | None = None
-
-    def note_start(self, started_s: float) -> None:
-        """Note when the request left the queue; only the first time counts, as it may be sent back there."""
-        if self.call.queue_ns is None:
-            self.call.queue_ns = max(0, round(started_s * 1e9) - self.call.started_ns)
-
-    def end_sequences(self, ended: _Ended, ended_ns: int) -> None:
-        """Note that sequences of this request have ended."""
-        self.open_sequences -= ended.sequences
-        self.longest = max(self.longest, ended.tokens)
-        self.error = self.error or ended.error
-        self.call.add_tokens(None, ended.tokens)
-        if ended.tokens and self.first_token_ns is None:
-            self.first_token_ns = ended_ns  # all its tokens came in one step
-
-    def close(self, ended_ns: int) -> None:
-        """End the call."""
-        call = self.call
-        first_ns = self.first_token_ns
-        if first_ns is not None:
-            call.add_decode(first_ns, ended_ns, self.longest)
-            call.add_stage(semconv.PREFILL, call.started_ns + (call.queue_ns or 0), first_ns)
-            if ended_ns > first_ns:
-                call.add_stage(semconv.DECODE, first_ns, ended_ns)
-        self.sink.end(call, self.error)
-
-
-class _Ended(NamedTuple):
-    """How sequences of a request ended."""
-
-    name: str
-    tokens: int
-    started_s: float
-    """When they left the queue, on the clock of `perf_counter`; negative if they never did."""
-    sequences: int = 1
-    error: BaseException | None = None
-
-
-class _Requests:
-    """The requests of one manager that have not ended, by their ids."""
-
-    __slots__ = ("awaiting", "by_name")
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, _Request] = {}
-        self.awaiting: dict[str, _Request] = {}
-        """Those without a first token."""
-
-    def add(self, request: _Request) -> None:
-        """Take a new request in; an id that is given twice is the newer one's, as in the manager."""
-        before = self.by_name.get(request.name)
-        self.by_name[request.name] = self.awaiting[request.name] = request
-        if before is not None:
-            before.sink.abandon(before.call)
-
-    def remove(self, request: _Request) -> bool:
-        """Forget a request; `False` if it is not here any more."""
-        self.awaiting.pop(request.name, None)
-        return self.by_name.pop(request.name, None) is not None
-
-    def note_step(self, active: Mapping[str, Any]) -> None:
-        """Look at the requests being served for first tokens."""
-        now_ns = perf_counter_ns()
-        for name in [name for name in active if name in self.awaiting]:
-            state = active[name]
-            request = self.awaiting[name]
-            request.note_start(state.lifespan[0])
-            if state.generated_tokens:
-                request.first_token_ns = now_ns
-                self.awaiting.pop(name, None)
-
-    def note_outputs(self, outputs: Iterable[Any], decoding: Any) -> None:
-        """Look at outputs before the host gets them; most are of streamed requests that go on, `decoding`."""
-        now_ns = perf_counter_ns()
-        for output in [output for output in outputs if output.status is not decoding]:
-            if output.is_finished():
-                self.end(_Ended(output.request_id, len(output.generated_tokens), output.lifespan[0]), now_ns)
-        if self.awaiting:
-            for output in [output for output in outputs if output.request_id in self.awaiting]:
-                request = self.awaiting.pop(output.request_id)
-                request.note_start(output.lifespan[0])
-                request.first_token_ns = now_ns
-
-    def end(self, ended: _Ended, ended_ns: int) -> None:
-        """End sequences of a request, and its call with the last of them."""
-        request = self.by_name.get(ended.name)
-        if request is not None:
-            request.note_start(ended.started_s if ended.started_s >= 0 else ended_ns / 1e9)
-        else:
-            request = self.by_name.get(ended.name.rpartition(_CHILD)[0])
-            if request is None:
-                return
-        request.end_sequences(ended, ended_ns)
-        if request.open_sequences <= 0 and self.remove(request):
-            request.close(ended_ns)
-
-    def end_early(self, state: Any, error: BaseException) -> None:
-        """End a request that failed or was cancelled, with what there is of it, as the host would be told."""
-        # A request sent back to the queue takes what it has generated along in its prompt.
-        carried = len(state.initial_tokens) - state._true_initial_tokens if state._true_initial_tokens else 0
-        tokens = carried + len(state.generated_tokens)
-        ended = _Ended(state.request_id, tokens, state.lifespan[0], 1 + state.num_children, error)
-        self.end(ended, perf_counter_ns())
-
-    def end_rest(self, sink: CallSink | None, error: BaseException, queued: frozenset[str]) -> None:
-        """End what nobody will serve any more, apart from what is `queued` for the next start."""
-        for request in list(self.by_name.values()):
-            if request.name in queued or not self.remove(request):
-                continue
-            if request.sink is sink:
-                request.error = request.error or error
-                request.close(perf_counter_ns())
-            else:  # not watched to its end: how it ended is not known
-                request.sink.abandon(request.call)
-
-
-_managers: dict[int, tuple[weakref.ref[Any], _Requests]] = {}
+_managers: dict[int, tuple[weakref.ref[Any], Requests]] = {}
 """Identity of an output router, of which each manager has one -> the manager's requests."""
 
-_serving: Final[ContextVar[_Requests | None]] = ContextVar("otel_inference_serving", default=None)
+_serving: Final[ContextVar[Requests | None]] = ContextVar("otel_inference_serving", default=None)
 """The requests of the manager that prepares its next batch in this thread."""
 
 _adding: Final[ContextVar[_Adding | None]] = ContextVar("otel_inference_adding", default=None)
 """The request that is being added in this context."""
 
 
-def _requests_of(router: Any) -> _Requests | None:
+def _requests_of(router: Any) -> Requests | None:
     entry = _managers.get(id(router))
     return None if entry is None else entry[1]
 
 
-def _requests_for(owner: Any) -> _Requests | None:
+def _requests_for(owner: Any) -> Requests | None:
     """The requests of a manager, or of its batch processor."""
     return _requests_of(getattr(owner, "output_router", None))
 
 
-def _new_requests_of(router: Any) -> _Requests:
+def _new_requests_of(router: Any) -> Requests:
     key = id(router)
 
     def dropped(_: weakref.ref[Any]) -> None:
@@ -216,7 +84,7 @@ def _new_requests_of(router: Any) -> _Requests:
         for request in entry[1].by_name.values() if entry is not None else ():
             request.sink.abandon(request.call)
 
-    return _managers.setdefault(key, (weakref.ref(router, dropped), _Requests()))[1]
+    return _managers.setdefault(key, (weakref.ref(router, dropped), Requests()))[1]
 
 
 class _Adding:
@@ -227,7 +95,7 @@ class _Adding:
     def __init__(self, sink: CallSink, manager: Any) -> None:
         self.sink = sink
         self.manager = manager
-        self.request: _Request | None = None
+        self.request: Request | None = None
 
     def begin(self, state: Any) -> None:
         """Begin the call of the request that `state` is of."""
@@ -255,7 +123,7 @@ class _Adding:
             return
         self.sink.leave(call)
         call.add_tokens(tokens, None)
-        self.request = _Request(self.sink, call, state.request_id, sequences)
+        self.request = Request(self.sink, call, state.request_id, sequences)
         (_requests_for(self.manager) or _new_requests_of(self.manager.output_router)).add(self.request)
 
     def fail(self, error: BaseException) -> None:
