@@ -214,8 +214,15 @@ def test_refuses_nothing_else_early(telemetry):
     async def app(scope, receive, send):
         reached.append((scope["method"], scope["path"]))
 
-    early = asgi.OverloadMiddleware(app, models={**MODELS, "/tag": "tagger"})
-    asked = [("GET", "/health"), ("GET", "/ranking"), ("GET", "/tag"), ("OPTIONS", "/rank"), ("GET", "/")]
+    early = asgi.OverloadMiddleware(app, models={**MODELS, "/tag": "tagger", "/rank/health": None})
+    asked = [
+        ("GET", "/health"),
+        ("GET", "/rank/health"),
+        ("GET", "/ranking"),
+        ("GET", "/tag"),
+        ("OPTIONS", "/rank"),
+        ("GET", "/"),
+    ]
     scopes = [{"type": "http", "method": method, "path": path} for method, path in asked]
     with fake.full("ranker") as (limiter, _):
         for scope in scopes:
@@ -242,7 +249,7 @@ def test_knows_its_paths_below_a_proxy(telemetry, path, root_path):
     assert sent[0]["status"] == 503
 
 
-@pytest.mark.parametrize("models", [{"rank": "ranker"}, {"/rank": ""}, {"/rank": None}, {1: "ranker"}])
+@pytest.mark.parametrize("models", [{"rank": "ranker"}, {"/rank": ""}, {"/rank": 1}, {1: "ranker"}])
 def test_a_path_that_means_nothing_is_a_mistake(models):
     """A path without a slash or a model without a name is refused when the middleware is made."""
     with pytest.raises(ConfigError, match="expected a path and the name of the model"):

@@ -38,14 +38,15 @@ class OverloadMiddleware:
             as `x-request-timeout`; limiters heed it where it is shorter than their own deadline. Default: none is read.
         models: Names of models by path, such as `{"/embed": "minilm"}`: requests of these paths, and of those below them,
             call that model. They are refused before the application sees them and before their body is read while
-            the model's limiter would turn a call away. Default: the application is asked each time.
+            the model's limiter would turn a call away; `None` for a path takes it out again. Default: the application
+            is asked each time.
 
     Raises:
         ConfigError: If `models` is not that.
     """
 
     def __init__(
-        self, app: Application, *, deadline_header: str | None = None, models: Mapping[str, str] | None = None
+        self, app: Application, *, deadline_header: str | None = None, models: Mapping[str, str | None] | None = None
     ) -> None:
         self._app = app
         self._paths = ModelPaths({} if models is None else models)

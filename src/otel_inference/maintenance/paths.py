@@ -15,24 +15,26 @@ class ModelPaths:
     """Models by path; the longest path that a request's begins with, segment by segment, says which.
 
     Args:
-        models: Names of models by path, without the application's own prefix.
+        models: Names of models by path, without the application's own prefix; `None` for a path that calls none though
+            one that it begins with does.
 
     Raises:
         ConfigError: If that is no mapping, a path does not begin with a slash, or a model has no name.
 
-    >>> paths = ModelPaths({"/embed": "minilm", "/embed/large": "bert"})
-    >>> paths.model_of("/embed"), paths.model_of("/embed/large/1"), paths.model_of("/embedding")
-    ('minilm', 'bert', None)
+    >>> paths = ModelPaths({"/embed": "minilm", "/embed/large": "bert", "/embed/health": None})
+    >>> paths.model_of("/embed"), paths.model_of("/embed/large/1"), paths.model_of("/embed/health"), paths.model_of("/embedding")
+    ('minilm', 'bert', None, None)
     """
 
     __slots__ = ("_models",)
 
-    def __init__(self, models: Mapping[str, str]) -> None:
+    def __init__(self, models: Mapping[str, str | None]) -> None:
         if not isinstance(models, Mapping):
             msg = f"models is {models!r}; expected names of models by path, such as {{'/embed': 'minilm'}}"
             raise ConfigError(msg)
         for path, model in models.items():
-            if not isinstance(path, str) or not path.startswith("/") or not isinstance(model, str) or not model:
+            names_one = model is None or (isinstance(model, str) and model)
+            if not isinstance(path, str) or not path.startswith("/") or not names_one:
                 msg = f"models has {path!r}: {model!r}; expected a path and the name of the model that it calls, such as '/embed': 'minilm'"
                 raise ConfigError(msg)
         longest_first = sorted(models, key=len, reverse=True)
