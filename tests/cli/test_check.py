@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
+from pathlib import Path
 
 import pytest
 from tests.cli.endpoint import one
@@ -13,6 +15,7 @@ from tests.cli.endpoint import one
 from otel_inference.cli import checklist
 from otel_inference.cli.check import Result, Verdict, exit_code, heard, of_environment
 from otel_inference.cli.main import main
+from otel_inference.cli.reachability import of_endpoints
 
 
 def test_a_good_environment_has_nothing_to_be_done():
@@ -190,3 +193,15 @@ def test_listening_to_a_log_leaves_it_as_it_was(capfd):
     assert said == ["it is wrong"]
     assert (logging.getLogger("otel_inference").propagate, logging.getLogger("otel_inference").handlers) == before
     assert capfd.readouterr().err == ""
+
+
+def test_its_page_has_a_line_for_each_subject(tmp_path):
+    """What the command prints is found in docs/check.md, and nothing else is promised there."""
+    page = (Path(__file__).parents[2] / "docs" / "check.md").read_text(encoding="utf-8")
+    promised = [
+        name for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for name in re.findall(r"`(.+?)`", row)
+    ]
+
+    environ = {"OTEL_INFERENCE_JOURNAL": str(tmp_path / "journal"), "OTEL_CONFIG_FILE": __file__}
+    results = [*of_environment(environ), *of_endpoints({**environ, "OTEL_LOGS_EXPORTER": "none"}, 0.1)]
+    assert {result.subject for result in results} == set(promised)
