@@ -35,6 +35,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     console = Console(width=140, highlight=False)
     console.print(step_table(seeds=40 if quick else 100))
+    console.print(early_step_table(seeds=40 if quick else 200))
     console.print(closing_table(seeds=30 if quick else 100))
     console.print(spike_table(seeds=40 if quick else 100))
     console.print(rate_table(seeds=10 if quick else 30))
@@ -64,6 +65,24 @@ def step_table(seeds: int) -> Table:
                         f"{sigma}", f"{calls}", f"{autocorrelation}", f"x {ratio}", f"{share:.0%} in {within}",
                         f"{simulation.best_share(within, **case):.0%}", *_quantiles(delays),
                     )  # fmt: skip
+    return table
+
+
+def early_step_table(seeds: int) -> Table:
+    """Large steps where a process has just begun and knows little."""
+    table = _table(
+        "Windows of 10 s until a step of latency is found, by the windows there were before (noise 0.3, 20 calls)",
+        "before", "autocorrelation", "step", "found within 3", "median", "p90",
+    )  # fmt: skip
+    for before in (24, 30, 42, 60):
+        for autocorrelation in (0.0, 0.5):
+            for ratio in (1.5, 2.0, 4.0):
+                case = {"calls": 20, "sigma": 0.3, "autocorrelation": autocorrelation, "before": before}
+                delays = [simulation.step_delay([seed, before], ratio=ratio, **case) for seed in range(seeds)]
+                table.add_row(
+                    f"{before}", f"{autocorrelation}", f"x {ratio}", f"{np.mean([0 < each <= 3 for each in delays]):.0%}",
+                    *_quantiles(delays),
+                )  # fmt: skip
     return table
 
 

@@ -104,16 +104,16 @@ def mean_logs(rng, windows, *, calls, sigma, autocorrelation):
     return autoregressive(rng, windows, autocorrelation) * sigma / np.sqrt(counts), counts
 
 
-def step_delay(seed, *, ratio, calls, sigma, autocorrelation=0.0, within=60):
+def step_delay(seed, *, ratio, calls, sigma, autocorrelation=0.0, within=60, before=BEFORE):
     """Windows until a lasting step is found; `NEVER` if it is not, 0 if something was found before it."""
     rng = np.random.default_rng(seed)
-    values, counts = mean_logs(rng, BEFORE + within, calls=calls, sigma=sigma, autocorrelation=autocorrelation)
-    values[BEFORE:] += math.log(ratio)
+    values, counts = mean_logs(rng, before + within, calls=calls, sigma=sigma, autocorrelation=autocorrelation)
+    values[before:] += math.log(ratio)
     detector = ShiftDetector()
     for index, (value, count) in enumerate(zip(values.tolist(), counts.tolist(), strict=True)):
-        detector.update(value, index * STRETCH_S, weight=count)
+        detector.update(value, index * STRETCH_S, weight=count, error=sigma / math.sqrt(count))
         if detector.shifted:
-            return max(0, index - BEFORE + 1)
+            return max(0, index - before + 1)
     return NEVER
 
 

@@ -64,6 +64,15 @@ def test_finds_a_step_in_time(calls, sigma, ratio, within):
     assert mean(0 < each <= within for each in delays) >= 0.9
 
 
+@pytest.mark.parametrize(("ratio", "autocorrelation", "share"), [(2.0, 0.0, 0.9), (4.0, 0.5, 0.8)])
+def test_finds_a_large_step_soon_though_little_is_known(ratio, autocorrelation, share):
+    """In the sixth minute of a process calls that take twice, or four times, as long are found in half a minute."""
+    case = {"calls": 20, "sigma": 0.3, "autocorrelation": autocorrelation, "before": 30}
+    delays = [simulation.step_delay(seed, ratio=ratio, within=4, **case) for seed in range(40)]
+
+    assert mean(0 < each <= 3 for each in delays) >= share
+
+
 def test_finds_a_step_in_autocorrelated_latency():
     """Where windows take after one another a step by half is found as soon, and one by a fifth mostly."""
     case = {"calls": 20, "sigma": 0.3, "autocorrelation": 0.5}

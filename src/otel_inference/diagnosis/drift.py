@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from otel_inference.diagnosis.usual import Learner, Sample, Usual, as_normal, median
+from otel_inference.diagnosis.usual import Learner, Sample, Usual, as_normal, as_score, median
 from otel_inference.diagnosis.watch import LONGEST_RUN, RETURN_RUN, RUNS, Watch, spare
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ShiftDetector(Watch[Sample]):
     Simulated, with logarithms of latency and this least effect (`python -m benchmarks.detection`), with daily cycles
     of 40 % and an autocorrelation of 0.5: about one false alarm in two days where windows are noisy, none where they
     are not. Where a window's mean scatters by up to 0.07 (ln, such as sigma 0.3 over 20 calls) a step by half is
-    found in two windows and one by a fifth in three; with that autocorrelation in two and in six. At 0.11 (sigma 0.5)
+    found in two windows and one by a fifth in three; with that autocorrelation in two and in seven. At 0.11 (sigma 0.5)
     it is two and eight: nine in ten steps by half are found in three windows, and two in three steps by a fifth in
     ten, where the best possible test, which knows what is usual and the step's size, would find 99 % and 93 %. At
     0.22 (sigma 1) even that finds a fifth in ten windows in one case of six. One slow window is taken for a shift in
@@ -90,6 +90,8 @@ class ShiftDetector(Watch[Sample]):
         self._min_effect = min_effect
         self._learner = Learner(noise_floor, most_drift=_DRIFT * min_effect)
         self._usual: Usual | None = None
+        self._needed = math.inf
+        """Standard errors that a shift takes, by Student's distribution."""
         self._recent: deque[_Judged] = deque(maxlen=LONGEST_RUN)
         super().__init__(threshold=_THRESHOLD, learned_from=_LEARNED_FROM, phase=phase)
 
@@ -131,6 +133,7 @@ class ShiftDetector(Watch[Sample]):
 
     def _learn(self, windows: Sequence[Sample], at_s: float) -> None:
         self._usual = self._learner.learn(windows, at_s)
+        self._needed = as_score(self._threshold, self._usual.degrees)
 
     def _evidence(self, window: Sample) -> tuple[float, int]:
         usual = self._usual
@@ -142,7 +145,7 @@ class ShiftDetector(Watch[Sample]):
     def _judged(self, sample: Sample, usual: Usual) -> _Judged:
         before = self._recent[-1] if self._recent else None
         follows = before is not None and usual.adjacent(before.at_s, sample.at_s)
-        precision, excess = self._weighed(sample, usual)
+        precision, excess = self._weighed(sample, usual, self._needed)
         foretold = usual.autocorrelation * before.excess if before is not None and follows else 0.0
         return _Judged(sample.at_s, excess, precision * (excess - foretold), precision)
 
@@ -199,7 +202,8 @@ class ShiftDetector(Watch[Sample]):
             return True
         gate = _GATE * self._min_effect
         variance = (usual.noise / (1.0 - usual.autocorrelation)) ** 2  # of each, in a mean of many
-        windows = [self._weighed(each, usual) for each in self._during]
+        # Not by Student's distribution: that would let single windows say more, and a chance dip among them end it.
+        windows = [self._weighed(each, usual, self._threshold) for each in self._during]
         before = sum(weight for weight, _ in windows)
         excess_before = sum(weight * excess for weight, excess in windows)
         precision = excess = 0.0
@@ -216,16 +220,13 @@ class ShiftDetector(Watch[Sample]):
                 return True
         return False
 
-    def _weighed(self, window: Sample, usual: Usual) -> tuple[float, float]:
-        """Precision of a window, and its excess, cut off as that of `_judged`."""
+    def _weighed(self, window: Sample, usual: Usual, score: float) -> tuple[float, float]:
+        """Precision of a window, and its excess, cut off so that two of them tell at most 1.5 times `score`."""
         precision = usual.precision(window.weight)
-        cut = self._cut(usual, precision)
-        return precision, max(-cut, min(cut, window.value - usual.level))
-
-    def _cut(self, usual: Usual, precision: float) -> float:
-        """Excess that a window counts for at most: more than what is worth finding, and than chance."""
         noise = usual.noise / math.hypot(1.0, 1.0 - usual.autocorrelation)
-        return max(_CUT * _THRESHOLD * noise / math.sqrt(precision), 2.0 * _GATE * self._min_effect)
+        # More than chance, and more than what is worth finding.
+        cut = max(_CUT * score * noise / math.sqrt(precision), 2.0 * _GATE * self._min_effect)
+        return precision, max(-cut, min(cut, window.value - usual.level))
 
 
 _TESTED: Final = frozenset(RUNS)

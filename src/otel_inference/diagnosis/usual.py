@@ -186,6 +186,16 @@ def as_normal(score: float, degrees: float) -> float:
     return scale * math.sqrt(degrees * math.log1p(score * score / degrees))
 
 
+def as_score(normal: float, degrees: float) -> float:
+    """The score of Student's distribution that is as rare as this normal one: the inverse of `as_normal`.
+
+    >>> round(as_score(as_normal(8.0, 10.0), 10.0), 6), round(as_score(4.2, 7.0), 1)
+    (8.0, 9.9)
+    """
+    scale = (8.0 * degrees + 1.0) / (8.0 * degrees + 3.0)
+    return math.sqrt(degrees * math.expm1((normal / scale) ** 2 / degrees))
+
+
 def _drawn_in(values: Sequence[float]) -> list[float]:
     """Values around 0, outliers drawn in to where normal ones are rare."""
     cut = _OUTLIER * _SD_PER_MAD * median([abs(each) for each in values])
