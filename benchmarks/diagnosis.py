@@ -1,4 +1,4 @@
-"""What a diagnosis costs and finds: `python -m benchmarks.diagnosis`, about five minutes, one with `--quick`.
+"""What a diagnosis costs and finds: `python -m benchmarks.diagnosis`, about eight minutes, one with `--quick`.
 
 All calls and readings are synthetic, on a manual clock; the streams are those of the tests. Costs are CPU time.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     console.print(cost_table(stretches=6 if quick else 30))
     console.print(attribution_table(seeds=5 if quick else 30))
     console.print(delay_table(seeds=2 if quick else 10))
-    console.print(healthy_table(days=1, seeds=1 if quick else 2, quick=quick))
+    console.print(healthy_table(days=1, seeds=1 if quick else 6, quick=quick))
 
 
 def cost_table(stretches: int) -> Table:

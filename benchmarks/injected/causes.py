@@ -18,6 +18,8 @@ QUOTA: Final = 1.15
 SPARE_BYTES: Final = 256 << 20
 MEMORY_LEFT_BYTES: Final = 32 << 20
 """For the mapped weights, which are half as large again, and what it takes to run a process that holds the rest."""
+SETTLE_S: Final = 3.0
+"""Until what is in use has been read again."""
 NO_LIMIT_BYTES: Final = 1 << 40
 
 
@@ -46,6 +48,8 @@ def throttling(subject: Subject) -> Iterator[None]:
 @contextmanager
 def memory_balloon(subject: Subject) -> Iterator[None]:
     """Another process in the same control group takes memory, until hardly any is left for the mapped weights."""
+    subject.groups.shed_memory()  # pages of libraries that were read once would be given up in place of the weights
+    subject.rest(SETTLE_S)
     subject.groups.limit_memory(subject.groups.memory_bytes() + SPARE_BYTES)
     take = subject.weights_bytes + SPARE_BYTES - MEMORY_LEFT_BYTES
     fill = (

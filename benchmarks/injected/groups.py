@@ -84,6 +84,15 @@ class Groups:
         usage = "memory.current" if self._is_v2 else "memory.usage_in_bytes"
         return int((self._tops["memory"] / SUBJECT / usage).read_text())
 
+    def shed_memory(self) -> None:
+        """Have the kernel take back what it can of that; what is in use comes again."""
+        group = self._tops["memory"] / SUBJECT
+        with suppress(OSError):  # it took back less than it was asked for
+            if self._is_v2:
+                (group / "memory.reclaim").write_text(str(self.memory_bytes()))
+            else:
+                (group / "memory.force_empty").write_text("0")
+
     def remove(self) -> None:
         """Take the groups away, once their processes have ended."""
         for folder in reversed(self._made):

@@ -201,6 +201,19 @@ def test_stretches_that_come_late_are_taken_in_their_order():
     assert closes_within(told, "latency_shift", 120)
 
 
+@pytest.mark.parametrize(("cpu_ratio", "least_s", "most_s"), [(0.4, 75, 95), (0.8, 10, 30)])
+def test_a_bottleneck_that_nothing_points_to_is_named_late(cpu_ratio, least_s, most_s):
+    """Most slowdowns that are chance are over by then; calls that are seen to compute more are the model's soon."""
+
+    def machine(at_s):
+        return Machine(cpu_ratio=cpu_ratio if BEGIN_S <= at_s < END_S else 0.4)
+
+    told, _ = run_wrong(wrong(slower=2.0), END_S, machine=machine)
+
+    assert told.names == ["latency_shift", "bottleneck:model"]
+    assert least_s <= told.opened("bottleneck:model")[0] - told.opened("latency_shift")[0] <= most_s
+
+
 def test_a_call_that_hangs_is_found_at_once():
     """One evaluation after it is older than thirty seconds; it closes when the call ends."""
     told, _ = run_wrong(wrong(active_calls=2, oldest_active_s=31.0), UNTIL_S)

@@ -106,16 +106,17 @@ def _hindrance(scan: Scan) -> Cause | None:
 
 def _model(scan: Scan) -> Cause:
     used = scan.change(signals.CPU_USED_CORES)
-    waits = not contention.computes_more(scan)
+    computes = contention.computes_more(scan)
     return Cause(
         subject="model",
         evidence={} if used is None else used.evidence,
         advice=(
-            "No resource is short and calls use no more processor: the model's own code waits, for input, output or a sleep."
-            if waits
-            else "No resource is short: the model's own code computes more for an input of the same size."
+            "No resource is short: the model's own code computes more for an input of the same size."
+            if computes
+            else "No resource is short and calls use no more processor: the model's own code waits, for input, output or a sleep."
         ),
         is_last_resort=True,
+        is_seen=computes,
     )
 
 

@@ -34,7 +34,9 @@ class Cause:
     evidence: Mapping[str, float]
     advice: str
     is_last_resort: bool = False
-    """Whether it is what remains when nothing was seen, so that it is wise to look once more."""
+    """Whether it is what remains when no resource is short, so that it is wise to look once more."""
+    is_seen: bool = True
+    """Whether anything points to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from otel_inference.diagnosis.signals import Signals
     from otel_inference.diagnosis.work import Work
 
-_PATIENCE: Final = 3
-"""Stretches after which what is left when nothing else was seen is believed."""
+_PATIENCE_S: Final = 15.0
+"""Time after which what is left when no resource is short is believed."""
+_LONG_PATIENCE_S: Final = 75.0
+"""The same where nothing points to it: most slowdowns that are chance are over by then."""
 _LOOKED_FOR_S: Final = 1200.0
 """Then it is settled, and what things were like before is soon forgotten."""
 _OTHER_FOR: Final = 3
@@ -47,7 +49,7 @@ class LatencyRule:
             return ()
         slowdown = self._work.slowdown(at_s)
         if at_s - slowdown.since_s < _LOOKED_FOR_S:
-            self._believed.update(causes(slowdown, self._signals))
+            self._believed.update(causes(slowdown, self._signals), at_s)
         cause = self._believed.cause
         shift = self._shift(slowdown, seen)
         return (shift,) if cause is None else (shift, self._bottleneck(slowdown, cause))
@@ -116,14 +118,15 @@ class _Belief:
     def __init__(self) -> None:
         self.cause: Cause | None = None
         self._seen: tuple[Cause, ...] = ()
-        self._updates = 0
+        self._begun_s: float | None = None
         self._challenger = ""
         self._challenges = 0
 
-    def update(self, seen: tuple[Cause, ...]) -> None:
-        """Take what may be the cause now, likeliest first."""
+    def update(self, seen: tuple[Cause, ...], at_s: float) -> None:
+        """Take what may be the cause at `at_s`, likeliest first."""
         self._seen = seen
-        self._updates += 1
+        if self._begun_s is None:
+            self._begun_s = at_s
         if not seen:
             return
         current = self.cause
@@ -131,8 +134,10 @@ class _Belief:
         if same is not None and (not same.is_last_resort or seen[0].is_last_resort):
             self.cause, self._challenges = same, 0
         elif current is None:
-            if not seen[0].is_last_resort or self._updates >= _PATIENCE:
-                self.cause = seen[0]
+            first = seen[0]
+            patience_s = _PATIENCE_S if first.is_seen else _LONG_PATIENCE_S
+            if not first.is_last_resort or at_s - self._begun_s >= patience_s:
+                self.cause = first
         elif self._challenged_by(seen[0]):
             self.cause, self._challenges = seen[0], 0
 
