@@ -40,8 +40,32 @@ async def _coroutine(change):
     """Is never awaited by anybody."""
 
 
+class _AsyncSink:
+    """Would have to be awaited."""
+
+    name = "async"
+
+    async def send(self, changes):
+        """Is never awaited by anybody."""
+
+
+class _AsyncCall:
+    """Likewise."""
+
+    async def __call__(self, change):
+        """Is never awaited by anybody."""
+
+
 @pytest.mark.parametrize(
-    ("given", "shown"), [("http://me:s3cret@host", "str"), (3, "int"), (Webhook, "Webhook"), (_coroutine, "_coroutine")]
+    ("given", "shown"),
+    [
+        ("http://me:s3cret@host", "str"),
+        (3, "int"),
+        (Webhook, "Webhook"),
+        (_coroutine, "_coroutine"),
+        (_AsyncSink(), "_AsyncSink"),
+        (_AsyncCall(), "_AsyncCall"),
+    ],
 )
 def test_refuses_what_is_no_sink(given, shown):
     """What can be told nothing is an error that names it without showing what it holds."""

@@ -151,7 +151,7 @@ def test_calls_that_a_limiter_turned_away_are_overload_and_no_errors_of_the_mode
     assert told.names == ["bottleneck:queue"]
     assert opens_within(told, "bottleneck:queue", 30)
     assert closes_within(told, "bottleneck:queue", 100)
-    assert told.last("bottleneck:queue").evidence["rejected"] >= 0
+    assert told.first("bottleneck:queue").evidence["rejected"] > 0
 
 
 def test_a_queue_that_builds_up_is_the_bottleneck_and_the_work_is_not_slower():
@@ -359,5 +359,14 @@ def test_figures_that_cannot_be_judged_keep_no_other_model_from_being_judged(cap
 
     assert told.first("error_burst").model == "ranker"
     assert guard.error_counts().keys() == {"diagnosis"}
+    assert "internal failure in diagnosis" in caplog.text
+    guard._errors.clear()
+
+
+def test_a_rule_that_fails_keeps_no_other_from_judging_the_model(caplog):
+    """Where refusals cannot be counted, that calls are slow is found all the same."""
+    told, _ = run(Odd(wrong(slower=2.0), model="odd"), BEGIN_S + 60, machine=QUIET)
+
+    assert told.first("latency_shift").model == "odd"
     assert "internal failure in diagnosis" in caplog.text
     guard._errors.clear()

@@ -125,11 +125,12 @@ def test_needs_more_than_an_outlier_among_slightly_high_windows():
     assert stream.detector.shifted
 
 
-def test_finds_no_effect_that_is_too_small():
-    """A rise by a twentieth is seen plainly in a quiet stream, and is not worth finding."""
+@pytest.mark.parametrize("ratio", [1.05, 1.1])
+def test_finds_no_effect_that_is_too_small(ratio):
+    """A rise by a twentieth or a tenth is seen plainly in a quiet stream, and is not worth finding, however sure it is."""
     stream = Stream(noise=0.01)
     stream.feed(100)
-    stream.feed(100, math.log(1.05), until=is_shifted)
+    stream.feed(100, math.log(ratio), until=is_shifted)
     assert not stream.detector.shifted
 
     fine = Stream(ShiftDetector(min_effect=math.log(1.04), noise_floor=0.01), noise=0.01)

@@ -86,11 +86,14 @@ def test_takes_a_few_failures_for_no_burst():
 
 
 def test_needs_an_excess_worth_finding():
-    """Three times as many errors, but still hardly any, is not found."""
+    """Three times as many errors, but still hardly any, is not found, nor is half as many again, however many they are."""
     stream = Counts(errors_detector())
     stream.errors(120, calls=1000, ratio=0.001)
-
     assert stream.errors(60, calls=1000, ratio=0.003) is None
+
+    busy = Counts(errors_detector())
+    busy.errors(120, calls=20_000, ratio=0.02)
+    assert busy.errors(60, calls=20_000, ratio=0.03) is None
 
 
 def test_closes_when_calls_succeed_again():

@@ -16,7 +16,7 @@ def test_sums_calls_by_size_and_outcome():
     stretch.add(0.2, input_size=100, queue_s=0.05, exemplar=Exemplar(1, 2))
     stretch.add(0.1, input_size=100, exemplar=Exemplar(3, 4))
     stretch.add(5.0, failed=True, exemplar=Exemplar(5, 6))
-    stretch.add(0.0, failed=True, rejected=True)
+    stretch.add(0.0, failed=True, rejected=True, exemplar=Exemplar(7, 8))  # no failure of the model's own
     stretch.add(9.0, cold=True)
 
     assert (stretch.calls, stretch.errors, stretch.rejected, stretch.cold) == (5, 2, 1, 1)

@@ -57,6 +57,20 @@ def test_tells_the_groups_working_set(probe_of, tree, working_set_bytes, high_by
     assert reading.memory_high_bytes == high_bytes
 
 
+@pytest.mark.parametrize(("tree", "most_bytes"), [("v2_docker", 500 * MIB), ("no_cgroup", None)])
+def test_pages_that_children_share_are_not_more_than_is_in_use(probe_of, process, tree, most_bytes):
+    """Four forked children of a process of 300 MiB are resident five times; their group, or the machine, knows better."""
+    process.rss = 300 * MIB
+    probe = probe_of(tree)
+    alone = probe.read(0.0)
+    process.descendants = [type(process)(pid, rss=300 * MIB) for pid in range(2, 6)]
+    reading = probe.read(10.0)
+
+    assert alone.rss_bytes == 300 * MIB
+    assert reading.rss_bytes == min(1500 * MIB, most_bytes or 1500 * MIB)
+    assert reading.utilization["memory"] == reading.rss_bytes / reading.memory_limit_bytes
+
+
 def test_an_unknown_limit_gives_no_share(probe_of, process):
     """Where no limit can be read, what is held is still told, but no utilization."""
     process.rss = MIB

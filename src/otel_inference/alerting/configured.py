@@ -49,15 +49,21 @@ def _sink(given: object, service: Service) -> AlertSink:
     if isinstance(given, (Webhook, Alertmanager)):
         return given if given.service is not None else replace(given, service=service)
     if not isinstance(given, type):
-        if callable(getattr(given, "send", None)) and isinstance(getattr(given, "name", None), str):
+        send = getattr(given, "send", None)
+        if callable(send) and isinstance(getattr(given, "name", None), str) and not _is_coroutine(send):
             _check_refresh(given)
             return cast("AlertSink", given)
-        if callable(given) and not iscoroutinefunction(given):
+        if callable(given) and not _is_coroutine(given):
             return FunctionSink(given)
     # Not its `repr`, which may hold an address.
     shown = getattr(given, "__name__", None) or type(given).__name__
     msg = f"an alert sink is {shown}; expected a function of one argument (no coroutine), or an object with `name` and `send`"
     raise ConfigError(msg)
+
+
+def _is_coroutine(function: Callable[..., object]) -> bool:
+    """Whether a call of it only makes a coroutine, which nobody would await."""
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 def _check_refresh(sink: object) -> None:

@@ -222,7 +222,7 @@ def _device_growth(slowdown: Slowdown) -> float:
     """Share of the added time that an accelerator worked."""
     before, after = slowdown.before, slowdown.after
     added_s = after.service_per_call_s - before.service_per_call_s * slowdown.input_ratio
-    if not (before.device_s and after.device_s) or added_s <= 0:
+    if not (before.device_s and after.device_s and before.calls and after.calls) or added_s <= 0:
         return 0.0
     device_s = after.device_s / after.calls - before.device_s / before.calls * slowdown.input_ratio
     return max(0.0, min(1.0, device_s / added_s))

@@ -189,4 +189,8 @@ class _ModelDiagnosis:
         self._stretches, self.waits_since_s = [], None
         for stretch in seen.stretches:
             self._work.add(stretch, waits=self._queue.waits)
-        self._found = [verdict for rule in self._rules for verdict in rule.judge(seen, at_s)]
+        found: list[Verdict] = []
+        for rule in self._rules:
+            with guard.guarded("diagnosis"):  # one rule that fails keeps no other from being followed
+                found += rule.judge(seen, at_s)
+        self._found = found

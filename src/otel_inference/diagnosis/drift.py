@@ -16,6 +16,8 @@ _THRESHOLD: Final = 4.2
 _LEARNED_FROM: Final = (12, 180)
 _GATE: Final = 0.75
 """Share of the least effect that a run must lie above it; of shifts just as large, half are estimated lower."""
+_NEARLY: Final = 0.99
+"""Share of what a shift takes that a smaller one tells at most."""
 _DRIFT: Final = 1 / 6
 """Share of the least effect that the level may have drifted since it was learned."""
 _OVER: Final = 7.0
@@ -168,13 +170,15 @@ class ShiftDetector(Watch[Sample]):
                 known = left * precision + each.precision
                 step = (left * surprise + each.surprise) / information
                 error = usual.noise * math.sqrt(information + known * known * usual.level_variance) / information
-                found = self._told(step, error) * min(1.0, step / gate)
+                found = self._told(step, error)
+                if step < gate:  # however sure it is, it is not worth finding
+                    found = min(found * step / gate, _NEARLY * self._needed)
                 if found > best:
                     of_rest = (precision + each.precision) * (1.0 - 1.0 / length)
                     rest_error = _scatter(usual, length - 1) / math.sqrt(of_rest)
                     found = min(found, spare(length) * self._told((effect - extreme) / of_rest, rest_error))
-                if found > best:
-                    best, best_length = found, length
+                    if found > best:
+                        best, best_length = found, length
             surprise += each.surprise
             precision += each.precision
         return as_normal(best, usual.degrees), best_length

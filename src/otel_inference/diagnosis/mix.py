@@ -201,7 +201,8 @@ def compare(base: Sizes, now: Sizes) -> MixComparison | None:
     shared = sum(each.calls / now_calls * usual.error(key)[1] for key, each in now.items())
     input_error = math.sqrt(base_variance / base_calls + now_variance / now_calls + shared**2)
     slow_error = math.sqrt(_slow_variance(now, usual) + shared**2)
-    time_ratio = _service_s(now) / now_calls / (_service_s(base) / base_calls)
+    base_s = _service_s(base) / base_calls
+    time_ratio = _service_s(now) / now_calls / base_s if base_s > 0 else 1.0
     return MixComparison(
         base_calls=round(base_calls),
         now_calls=round(now_calls),

@@ -150,12 +150,14 @@ class RateDetector(Watch[_Counted]):
             if excess > most:
                 most, extreme = excess, each
             if length in _TESTED:
-                found = self._size(events, exposure, usual) * self._standard_errors(events, exposure, usual)
-                if found > best:
+                found = self._standard_errors(events, exposure, usual)
+                if self._direction > 0:
+                    found *= min(1.0, events / _FEWEST)
+                if found > best and self._size(events, exposure, usual) >= 1.0:
                     rest = self._standard_errors(events - extreme.events, exposure - extreme.exposure, usual)
                     found = min(found, spare(length) * rest)
-                if found > best:
-                    best, best_length = found, length
+                    if found > best:
+                        best, best_length = found, length
         return best, best_length
 
     def _standard_errors(self, events: float, exposure: float, usual: _Usual) -> float:
@@ -167,16 +169,14 @@ class RateDetector(Watch[_Counted]):
         return math.sqrt(max(0.0, deviance) / usual.dispersion)
 
     def _size(self, events: float, exposure: float, usual: _Usual) -> float:
-        """1 for a difference worth finding, less for a smaller one, 0 for one in the other direction."""
+        """1 or more for a difference worth finding, less for a smaller one, 0 for one in the other direction."""
         rate = events / exposure
         excess = self._direction * (rate - usual.rate)
         if excess <= 0:
             return 0.0
         low, high = min(rate, usual.rate), max(rate, usual.rate)
         size = math.log(high / low) / math.log(self._min_ratio) if low > 0 else 1.0
-        if self._min_excess:
-            size = min(size, excess / self._min_excess)
-        return min(1.0, size) if self._direction < 0 else min(1.0, size, events / _FEWEST)
+        return min(size, excess / self._min_excess) if self._min_excess else size
 
     def _returned(self) -> bool:
         """Whether a run of latest windows lies on the usual side of the middle, and is no change worth finding."""

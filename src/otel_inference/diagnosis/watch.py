@@ -89,6 +89,11 @@ class Watch(ABC, Generic[_W]):
         self.since_s: float | None = None
         self._forget()
 
+    def idle(self, at_s: float) -> None:
+        """Note that there was no window until `at_s`: after half an hour nothing is known any more, nor of a change."""
+        if self._last_s > -math.inf and at_s - self._last_s > _IDLE_S:
+            self._restart()
+
     @abstractmethod
     def _forget(self) -> None:
         """Begin to learn what is usual anew."""

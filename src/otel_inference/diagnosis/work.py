@@ -68,6 +68,7 @@ class Work:
         """
         self._trim(stretch.ended_s)
         if not stretch.calls:
+            self._detector.idle(stretch.ended_s)
             return
         self.recent.append(stretch)
         if self._held is None:

@@ -100,7 +100,8 @@ class Stretch:
         if failed:
             self.errors += 1
             self.rejected += rejected
-            self.failed = exemplar or self.failed
+            if not (rejected and self.failed):  # a call that was turned away shows nothing of the model's own failures
+                self.failed = exemplar or self.failed
         elif cold:
             self.cold += 1
         else:

@@ -38,18 +38,23 @@ class MemoryProbe:
         groups = self._groups.levels("memory")
         limits = {group: limit for group in groups if (limit := group.memory_limit_bytes())}
         highs = [high for group in groups if (high := group.memory_high_bytes())]
-        machine_bytes = _file.numbers(f"{self._groups.root}/proc/meminfo").get("MemTotal", 0) * _KIB
+        machine = _file.numbers(f"{self._groups.root}/proc/meminfo")
+        machine_bytes = machine.get("MemTotal", 0) * _KIB
         limit_bytes = min([*limits.values(), *([machine_bytes] if machine_bytes else [])], default=None)
         # The group whose limit binds is the one that runs out.
         group = min(limits, key=lambda each: limits[each]) if limits else next(iter(groups), None)
+        working_set_bytes = group.memory_working_set_bytes() if group else None
+        in_use_bytes = working_set_bytes if limits else _taken_bytes(machine)
         rss_bytes = self._tree.rss_bytes(at_s)
+        if in_use_bytes is not None and len(self._tree.pids(at_s)) > 1:
+            rss_bytes = min(rss_bytes, in_use_bytes)  # forked children share pages, which count for each of them
         return Reading(
             at_s=at_s,
             utilization={MEMORY: rss_bytes / limit_bytes} if limit_bytes else {},
             rss_bytes=rss_bytes,
             memory_limit_bytes=limit_bytes,
             memory_high_bytes=min(highs, default=None),
-            memory_working_set_bytes=group.memory_working_set_bytes() if group else None,
+            memory_working_set_bytes=working_set_bytes,
             memory_limit_hits=self._hits(group) if group else None,
             memory_pressure=pressure(self._groups, "memory"),
         )
@@ -69,3 +74,10 @@ class MemoryProbe:
         if hits is None or before is None or before[0] != group.path:
             return None
         return hits - before[1] if hits >= before[1] else None
+
+
+def _taken_bytes(machine: dict[str, int]) -> int | None:
+    """What of the machine's memory is in use, by `/proc/meminfo`."""
+    if not {"MemTotal", "MemAvailable"} <= machine.keys():
+        return None
+    return (machine["MemTotal"] - machine["MemAvailable"]) * _KIB

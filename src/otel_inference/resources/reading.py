@@ -104,7 +104,8 @@ class Reading:
     cpu_pressure: Pressure | None = None
 
     rss_bytes: int | None = None
-    """Resident memory of the process and its descendants; pages they share count for each."""
+    """Resident memory of the process and its descendants. Pages that they share count for each, but it is never taken
+    for more than their control group, or the machine, has in use."""
     memory_limit_bytes: int | None = None
     """What it may use: the smallest of the control group's limits and the machine."""
     memory_high_bytes: int | None = None

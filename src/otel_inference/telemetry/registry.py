@@ -107,10 +107,11 @@ class ModelStatistics:
                 queue_s=queue_s,
                 exemplar=exemplar,
             )
-            if stage_ns is not None:
-                stretch.add_stages(stage_ns)
-            if device_s is not None:
-                stretch.device_s += device_s
+            if not (failed or cold):  # they are set against the durations, and those are of such calls
+                if stage_ns is not None:
+                    stretch.add_stages(stage_ns)
+                if device_s is not None:
+                    stretch.device_s += device_s
             self.calls += 1
             self.errors += failed
 

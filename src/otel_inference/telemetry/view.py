@@ -68,7 +68,7 @@ class HealthView:
         findings = self._findings(model.model)
         if findings == model.findings:
             return model
-        state = max(state_of(model.window, model.oldest_active_s), state_by(findings))
+        state = max(state_of(model.window), state_by(findings))
         return replace(model, findings=findings, state=state)
 
     def _of(self, name: str, model: ModelStatistics, resources: Mapping[str, float]) -> ModelHealth:
@@ -86,7 +86,7 @@ class HealthView:
             active_calls=len(running_since_s),
             oldest_active_s=oldest_active_s,
             concurrency=concurrency,
-            state=max(state_of(window, oldest_active_s), state_by(findings)),
+            state=max(state_of(window), state_by(findings)),
             findings=findings,
             calls=window.calls,
             errors=window.errors,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LEAST_EXCESS: Final = 0.01
 _RECENT: Final = 6
 _OLDEST_S: Final = 7200.0
+_IDLE_S: Final = 1800.0
+"""After so long without a call, and as long as the latest ones were spread over, it is not known to fail any more."""
 _FEWEST_ERRORS: Final = 3
 _SURE: Final = 3.5
 """Standard deviations: the bound is looked at all day."""
@@ -47,7 +49,7 @@ class FailureRule:
     def __init__(self, model: str) -> None:
         self._model = model
         self._detector = RateDetector(min_ratio=2.0, min_excess=_LEAST_EXCESS)
-        self._plainly = Latch(on_ticks=1, off_ticks=3)
+        self._plainly = _latch()
         self._recent: deque[_Counted] = deque(maxlen=_RECENT)
         self._failed: Exemplar | None = None
 
@@ -66,7 +68,20 @@ class FailureRule:
             self._recent.append(counted)
             if counted.errors:
                 self._failed = stretch.failed
-            self._plainly.update(self._surely_failing() / DEGRADED_ERROR_RATIO, self._recent[0].started_s)
+            begun_s = next((each.started_s for each in self._recent if each.errors), stretch.started_s)
+            self._plainly.update(self._surely_failing() / DEGRADED_ERROR_RATIO, begun_s)
+        else:
+            self._idle(stretch.ended_s)
+
+    def _idle(self, at_s: float) -> None:
+        """Note that nobody calls."""
+        self._detector.idle(at_s)
+        if self._detector.shifted:
+            return
+        spread_s = self._recent[-1].started_s - self._recent[0].started_s if self._recent else 0.0
+        if not self._recent or at_s - self._recent[-1].started_s > max(_IDLE_S, spread_s):
+            self._recent.clear()
+            self._plainly = _latch()
 
     def _surely_failing(self) -> float:
         """Lower bound of the recent error ratio; 0 for few errors."""
@@ -99,3 +114,7 @@ class FailureRule:
             advice="Calls fail: look at the error types on their spans; recycle_worker if the process itself is broken.",
             exemplar=self._failed,
         )
+
+
+def _latch() -> Latch:
+    return Latch(on_ticks=1, off_ticks=3)

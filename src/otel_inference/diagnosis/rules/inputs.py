@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_inference.diagnosis.lifecycle import Latch, Verdict
-from otel_inference.diagnosis.scan import RECENT_S
 from otel_inference.finding import FindingKind, Severity
 
 if TYPE_CHECKING:
@@ -19,6 +18,10 @@ _GREW: Final = 1.2
 _SURE: Final = 5.0
 """Standard errors; many, as it is looked at all day."""
 _FEWEST_CALLS: Final = 100
+_AS_FAST: Final = (
+    "Inputs became larger and calls of one size take as long as before: plan for the larger ones, or bound their size."
+)
+_SLOWED: Final = "Inputs became larger, and calls of one size take longer too: bound their size, and see what the slowness is explained by."
 
 
 class InputRule:
@@ -32,11 +35,13 @@ class InputRule:
     def __init__(self, model: str, work: Work) -> None:
         self._model = model
         self._work = work
-        self._latch = Latch(on_ticks=1, off_ticks=2)  # every third stretch is a tick
+        self._latch = _latch()
         self._verdicts: Sequence[Verdict] = ()
 
     def judge(self, _: ModelObservation, at_s: float) -> Sequence[Verdict]:
         """What holds now; `work` has been given the stretches, and is made to compare."""
+        if not self._work.recent:  # nobody has called for long
+            self._latch, self._verdicts = _latch(), ()
         if not self._work.compare():
             return self._verdicts
         comparison = self._work.comparison
@@ -45,16 +50,16 @@ class InputRule:
         level = comparison.input_ratio / _GREW
         if not self._latch.is_on and comparison.input_z < _SURE:
             level = min(level, 0.9)
-        on = self._latch.update(level, at_s - RECENT_S)
-        self._verdicts = (self._verdict(comparison),) if on else ()
+        on = self._latch.update(level, self._work.recent[0].started_s)
+        self._verdicts = (self._verdict(comparison, at_s),) if on else ()
         return self._verdicts
 
-    def _verdict(self, comparison: MixComparison) -> Verdict:
+    def _verdict(self, comparison: MixComparison, at_s: float) -> Verdict:
         evidence: dict[str, float | int | str] = {
             "input_ratio": round(comparison.input_ratio, 3),
             "service_ratio": round(comparison.slow_ratio, 3),
             "calls": comparison.now_calls,
-            "window_s": RECENT_S,
+            "window_s": round(at_s - self._work.recent[0].started_s, 1),
         }
         growing = comparison.growing
         if growing is not None:
@@ -71,6 +76,10 @@ class InputRule:
             model=self._model,
             since_s=self._latch.since_s,
             evidence=evidence,
-            advice="Inputs became larger and calls of one size take as long as before: plan for the larger ones, or bound their size.",
+            advice=_SLOWED if comparison.slowed else _AS_FAST,
             exemplar=self._work.slowest(),
         )
+
+
+def _latch() -> Latch:
+    return Latch(on_ticks=1, off_ticks=2)  # every third stretch is a tick

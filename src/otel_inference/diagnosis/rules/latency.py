@@ -42,11 +42,17 @@ class LatencyRule:
         self._signals = signals
         self._believed = _Belief()
         self._is_open = False
+        self._verdicts: Sequence[Verdict] = ()
 
     def judge(self, seen: ModelObservation, at_s: float) -> Sequence[Verdict]:
         """What holds now; `work` has been given the stretches."""
         if not self._is_slower():
-            return ()
+            self._verdicts = ()
+        elif not self._verdicts or any(stretch.calls for stretch in seen.stretches):
+            self._verdicts = self._look(seen, at_s)
+        return self._verdicts
+
+    def _look(self, seen: ModelObservation, at_s: float) -> Sequence[Verdict]:
         slowdown = self._work.slowdown(at_s)
         if at_s - slowdown.since_s < _LOOKED_FOR_S:
             self._believed.update(causes(slowdown, self._signals), at_s)

@@ -8,6 +8,7 @@ from otel_inference.diagnosis.lifecycle import Latch, Verdict
 from otel_inference.diagnosis.profile import Profile
 from otel_inference.finding import FindingKind, Severity
 from otel_inference.health.window import wilson_interval
+from otel_inference.resources.reading import CPU, GPU
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from otel_inference.health.stretch import Stretch
 
 _RECENT: Final = 3
+_OLDEST: Final = 30
+"""Stretches that are looked at: the latest three, and more where they had few calls."""
 _QUEUE_RATIO: Final = 0.5
 _LEAST_WAIT_S: Final = 0.01
 _FEWEST_CALLS: Final = 20
@@ -52,7 +55,7 @@ class QueueRule:
     def judge(self, seen: ModelObservation, at_s: float) -> Sequence[Verdict]:
         """What holds now."""
         for stretch in seen.stretches:
-            self._recent = [*self._recent[1 - _RECENT :], stretch]
+            self._recent = _latest([*self._recent, stretch])
             self._profile = Profile.of(self._recent)
             self._waiting.update(self._level(), stretch.started_s)
         concurrency = seen.health.utilization.get("concurrency", 0.0)
@@ -90,7 +93,7 @@ class QueueRule:
     def _bottleneck(self, seen: ModelObservation) -> Verdict:
         rejected, calls = self._rejected()
         turned_away = wilson_interval(rejected, calls)[0] >= _CRITICAL_RATIO
-        cpu = seen.health.utilization.get("cpu")
+        used = {name: seen.health.utilization[name] for name in (CPU, GPU) if name in seen.health.utilization}
         return Verdict(
             kind=FindingKind.BOTTLENECK,
             subject="queue",
@@ -104,9 +107,9 @@ class QueueRule:
                 "rejected": rejected,
                 "calls": calls,
                 "window_s": round(self._recent[-1].ended_s - self._recent[0].started_s, 1),
-                **({} if cpu is None else {"cpu_ratio": round(cpu, 3)}),
+                **{f"{name}_ratio": round(ratio, 3) for name, ratio in used.items()},
             },
-            advice=_advice(idle=cpu is not None and cpu < _BUSY, is_limited=rejected > 0),
+            advice=_advice(idle=CPU in used and max(used.values()) < _BUSY, is_limited=rejected > 0),
             exemplar=self._work.slowest(),
         )
 
@@ -124,6 +127,16 @@ class QueueRule:
             },
             advice="All places are taken: let an AdaptiveLimiter learn how many there may be, or add replicas.",
         )
+
+
+def _latest(stretches: list[Stretch]) -> list[Stretch]:
+    """The latest three of these stretches, and as many more as it takes for calls to judge by, within five minutes."""
+    calls = 0
+    for length, stretch in enumerate(reversed(stretches), 1):
+        calls += stretch.calls
+        if length >= _RECENT and calls >= _FEWEST_CALLS:
+            return stretches[-length:]
+    return stretches[-_OLDEST:]
 
 
 def _advice(*, idle: bool, is_limited: bool) -> str:

@@ -76,6 +76,7 @@ class SaturationRule:
     def __init__(self, seen: Signals) -> None:
         self._seen = seen
         self._latches = {resource.subject: Latch() for resource in _RESOURCES}
+        self._first_s: float | None = None
         self._noted_s = -_NEVER
 
     def judge(self, at_s: float, *, fresh: bool, suffers: bool) -> Sequence[Verdict]:
@@ -88,17 +89,22 @@ class SaturationRule:
         """
         if fresh:
             self._noted_s = at_s
+            self._first_s = at_s if self._first_s is None else self._first_s
         elif at_s - self._noted_s > _STALE_S:
             return ()
         verdicts = []
         for resource in _RESOURCES:
             values = {name: self._mean(name, at_s) for name, _ in (*resource.limits, resource.critical)}
             latch = self._latches[resource.subject]
-            if fresh:
+            if fresh and (self._has_seen_enough(at_s) or not resource.harmless):
                 latch.update(max(values[name] / limit for name, limit in resource.limits), at_s)
             if latch.is_on:
                 verdicts.append(_verdict(resource, latch, values, suffers=suffers))
         return verdicts
+
+    def _has_seen_enough(self, at_s: float) -> bool:
+        """Whether there are readings of half a minute: a process that starts uses all that it may."""
+        return self._first_s is not None and at_s - self._first_s >= _WINDOW_S
 
     def _mean(self, name: str, at_s: float) -> float:
         return self._seen.mean(name, at_s - _WINDOW_S, at_s + SLOT_S) or 0.0

@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Final
 
 from otel_inference.diagnosis.lifecycle import Verdict
 from otel_inference.finding import FindingKind, Severity
-from otel_inference.health.judging import STALL_AT_LEAST_S, STALL_FACTOR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from otel_inference.diagnosis.observation import ModelObservation
 
+_FACTOR: Final = 10.0
+_AT_LEAST_S: Final = 30.0
 _FEWEST_CALLS: Final = 5
 
 
 class StallRule:
     """Finds a running call older than ten times p99, and at least 30 seconds, at once.
 
-    The last p99 of at least five calls is remembered: a window may be empty because all calls hang.
+    The last p99 of at least five calls is remembered: a window may be empty because all calls hang. Fewer calls can
+    only raise it: a model whose calls take a minute never has five in a window, and does not hang.
 
     Args:
         model: The model's name.
@@ -27,13 +29,15 @@ class StallRule:
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._after_s = STALL_AT_LEAST_S
+        self._after_s = _AT_LEAST_S
 
     def judge(self, seen: ModelObservation, at_s: float) -> Sequence[Verdict]:
         """What holds now."""
         health = seen.health
         if health.window.warm_calls >= _FEWEST_CALLS:
-            self._after_s = max(STALL_AT_LEAST_S, STALL_FACTOR * health.latency.p99)
+            self._after_s = max(_AT_LEAST_S, _FACTOR * health.latency.p99)
+        elif health.window.warm_calls:
+            self._after_s = max(self._after_s, _FACTOR * health.latency.p99)
         if not health.active_calls or health.oldest_active_s <= self._after_s:
             return ()
         all_hang = health.calls == 0 and health.active_calls > 1
