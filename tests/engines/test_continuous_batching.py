@@ -464,7 +464,7 @@ def test_survives_being_switched_off_and_on(llama, gate):
     assert not _continuous._requests_for(manager).by_name
 
 
-@pytest.mark.parametrize("broken", ["_Adding.begin", "_Requests.note_step", "_Requests.note_outputs", "_Requests.end"])
+@pytest.mark.parametrize("broken", ["_Adding.begin", "Requests.note_step", "Requests.note_outputs", "Requests.end"])
 def test_keeps_its_own_failures_inside(llama, monkeypatch, broken):
     """Whatever breaks in our bookkeeping, the host gets its tokens, and the failure is counted."""
     kind, method = broken.split(".")
