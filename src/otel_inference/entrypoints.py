@@ -1,4 +1,4 @@
-"""What OpenTelemetry's launcher loads: one stateless instrumentor per engine.
+"""What OpenTelemetry's launcher loads: one stateless instrumentor per engine, and one for `observe()`.
 
 `instrument()` of the launcher passes no options; those under
 `instrumentation/development: python: inference_torch:` of a declarative configuration file arrive
@@ -38,31 +38,50 @@ class Options:
     training: bool | None = None
 
 
-class _EngineInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    engine: ClassVar[str]
+class _Instrumentor(BaseInstrumentor):  # type: ignore[misc]
     configuration: ClassVar[type] = Options
+    engines: ClassVar[tuple[str, ...]] = ()
+    what: ClassVar[str]
+
+    def _instrument(self, **kwargs: Any) -> None:
+        try:
+            providers = {name: kwargs.pop(name) for name in _PROVIDERS if name in kwargs}
+            if all(map(runtime.allows, self.engines)):
+                runtime.instrument(self.engines, **providers)
+                runtime.adjust(kwargs)
+        except EngineUnavailableError as error:
+            _log.debug("%s", error)
+        except OtelInferenceError as error:
+            _log.error("%s is not instrumented as configured: %s", self.what, error)
+        except Exception:  # noqa: BLE001 - see the module's docstring
+            guard.failed("entrypoint")
+
+    def _uninstrument(self, **_: Any) -> None:
+        runtime.uninstrument(self.engines)
+
+
+class ObserveInstrumentor(_Instrumentor):
+    """`inference_observe`: what `observe()` measures, also where no engine is installed."""
+
+    what = "observe()"
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """None: it patches nothing."""
+        return ()
+
+
+class _EngineInstrumentor(_Instrumentor):
+    engine: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Say what is instrumented."""
+        cls.what, cls.engines = cls.engine, (cls.engine,)
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The library this engine patches, with its supported versions."""
         engine = load(self.engine)
         # Another distribution may bring the same library: onnxruntime-gpu is onnxruntime.
         return () if find_spec(engine.name) is not None else (engine.requires,)
-
-    def _instrument(self, **kwargs: Any) -> None:
-        try:
-            providers = {name: kwargs.pop(name) for name in _PROVIDERS if name in kwargs}
-            if runtime.allows(self.engine):
-                runtime.instrument((self.engine,), **providers)
-                runtime.adjust(kwargs)
-        except EngineUnavailableError as error:
-            _log.debug("%s", error)
-        except OtelInferenceError as error:
-            _log.error("%s is not instrumented as configured: %s", self.engine, error)
-        except Exception:  # noqa: BLE001 - see the module's docstring
-            guard.failed("entrypoint")
-
-    def _uninstrument(self, **_: Any) -> None:
-        runtime.uninstrument((self.engine,))
 
 
 class TorchInstrumentor(_EngineInstrumentor):

@@ -244,6 +244,8 @@ class Watch:
         yield from (("limit()", model) for model in list(self._limiters))
         yield from (("tune()", model) for model in list(self._tuners))
         yield from (("on()", action.model) for action in maintainer.actions() if action.model is not None)
+        paths = sys.modules.get("otel_inference.maintenance.paths")  # of the middleware, which is the user's to add
+        yield from (("models= of OverloadMiddleware", model) for model in sorted(paths.asked if paths else ()))
         yield from (("an objective", model) for model in _with_objectives(self._config))
 
     def _note_tuning(self, model: str, record: TuningRecord) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ def test_posts_the_documented_fields(receiver, change):
             "kind": "bottleneck",
             "severity": "warning",
             "service": "ranking",
+            "instance": f"{socket.gethostname()}:{os.getpid()}",
             "model": "ranker",
             "since": "2026-08-01T12:00:00.000Z",
             "at": "2026-08-01T12:00:00.000Z",

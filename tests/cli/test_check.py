@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,6 @@ def test_a_good_environment_has_nothing_to_be_done():
     [
         ({"OTEL_SDK_DISABLED": "true"}, "SDK", Verdict.FAILED, "nothing is exported"),
         ({"OTEL_CONFIG_FILE": "/nowhere.yaml"}, "SDK", Verdict.FAILED, "/nowhere.yaml, which is not there"),
-        ({"OTEL_CONFIG_FILE": __file__}, "SDK", Verdict.WARNING, "are not looked at"),
         ({"OTEL_CONFIG_FILE": __file__, "OTEL_TRACES_SAMPLER": "nonsense"}, "sampler", Verdict.SKIPPED, "which is not"),
         ({"OTEL_CONFIG_FILE": __file__}, "service", Verdict.SKIPPED, "which is not"),
         ({"OTEL_INFERENCE_WINDOW": "3"}, "options", Verdict.FAILED, "did you mean OTEL_INFERENCE_WINDOW_S"),
@@ -193,6 +193,22 @@ def test_listening_to_a_log_leaves_it_as_it_was(capfd):
     assert said == ["it is wrong"]
     assert (logging.getLogger("otel_inference").propagate, logging.getLogger("otel_inference").handlers) == before
     assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_configures_the_sdk_is_read(tmp_path, monkeypatch):
+    """One that cannot be read, or without the package that reads it, keeps the launcher from loading anything."""
+    file = tmp_path / "otel.yaml"
+
+    def judge(text):
+        file.write_text(text)
+        return one(of_environment({"OTEL_CONFIG_FILE": str(file)}), "SDK")
+
+    readable = judge('file_format: "1.0"\n')
+    assert (readable.verdict, "are not looked at" in readable.found) == (Verdict.WARNING, True)
+    broken = judge("foo: [bar")
+    assert (broken.verdict, broken.remedy) == (Verdict.FAILED, "Correct the file.")
+    monkeypatch.setitem(sys.modules, "opentelemetry.configuration", None)
+    assert judge('file_format: "1.0"\n').remedy == "pip install opentelemetry-configuration"
 
 
 def test_its_page_has_a_line_for_each_subject(tmp_path):

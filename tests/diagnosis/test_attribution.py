@@ -163,6 +163,16 @@ def test_calls_that_wait_for_a_time_do_not_wait_for_a_processor():
     assert _first(before, replace(_waiting(0.5), call_pause_ratio=0.1)).subject == "cpu"
 
 
+def test_calls_that_wait_all_the_time_may_wait_for_longer():
+    """Those of a model elsewhere: their share of waiting cannot rise, and processors that became busy are not the cause."""
+    always = replace(_waiting(0.0), call_pause_ratio=0.95)
+
+    assert _first(always, replace(_waiting(0.5), call_pause_ratio=0.97)).subject == "model"
+    assert (
+        _first(always, replace(_waiting(0.5), call_pause_ratio=0.48)).subject == "cpu"
+    )  # what was added was no waiting
+
+
 def test_who_waits_for_a_processor_gets_the_interpreter_late_too():
     """Short waits of our own thread that end late tell of the interpreter's lock only where processors are free."""
     late = {"interpreter_delay_s": 0.008}

@@ -147,6 +147,34 @@ def test_a_queue_of_a_few_long_calls_is_found(calls_per_minute):
     assert "idle" not in finding.advice  # the accelerator is what calls wait for
 
 
+def test_calls_that_wait_for_nothing_take_no_places():
+    """Without a limiter four calls at once on one core are no saturation."""
+    world = World()
+    for _ in range(120):
+        world.wait(1)
+        for _ in range(4):
+            world.end(1.0)
+
+    assert world.told == []
+
+
+def test_a_queue_is_over_soon_after_the_last_call():
+    """Nobody waits where nobody calls."""
+    world = World()
+    for _ in range(60):
+        world.wait(1)
+        for _ in range(4):
+            world.end(1.0, queue_s=0.8)
+            world.end(0.01, failed=True, rejected=True, queue_s=0.01)
+    opened = [finding for _, what, finding in world.told if what == "opened"]
+    world.wait(180)
+
+    assert {finding.key for finding in opened} >= {"bottleneck:queue:llm", "saturation:concurrency:llm"}
+    queue = next(finding for finding in opened if finding.subject == "queue")
+    assert queue.evidence["queue_per_call_s"] == 0.8  # of those that were served
+    assert not world.evaluation.findings()
+
+
 def test_the_stages_of_a_compiling_call_are_not_those_of_the_others():
     """What is set against the durations of warm calls that succeeded is of such calls only."""
     world = World()

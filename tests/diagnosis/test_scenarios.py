@@ -157,7 +157,7 @@ def test_too_many_calls_wait_and_are_not_slow():
 
 def test_places_that_are_taken_by_slow_calls_follow_from_the_slowness():
     """Calls that take longer are more at once, by Little's law: one problem, and not two."""
-    slow = wrong(slower=4.0, utilization={"concurrency": 1.2, "cpu": 0.4})
+    slow = wrong(slower=4.0, queue_s=0.03, utilization={"concurrency": 1.2, "cpu": 0.4})
     told, diagnosis = run_wrong(slow, END_S, quiet=TOLD, machine=_meanwhile(memory_wait=0.5))
 
     assert set(told.names) == {"latency_shift", "bottleneck:memory", "saturation:concurrency"}

@@ -48,6 +48,19 @@ def test_imports_no_engine(run):
     assert run(IMPORTS).stdout.strip() == "[]"
 
 
+def test_observes_where_no_engine_is_instrumented(run, receiver):
+    """What `observe()` measures needs none: a program may ask a model elsewhere, and have no engine installed."""
+    run(
+        "import otel_inference\nwith otel_inference.observe('remote-llm', 'ask'): pass",
+        OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=",".join(
+            f"inference_{name}"
+            for name in ("torch", "transformers", "onnxruntime", "sentence_transformers", "llama_cpp")
+        ),
+    )
+
+    assert [name for _, name, _ in receiver.spans()] == ["ask remote-llm"]
+
+
 def test_sends_spans_and_metrics(run, receiver, serve):
     """Without a code change spans and metrics of every call arrive at the receiver."""
     run(serve)

@@ -256,6 +256,13 @@ def test_a_path_that_means_nothing_is_a_mistake(models):
         asgi.OverloadMiddleware(None, models=models)
 
 
+@pytest.mark.parametrize("path", ["/models/{name}/rank", "/models/<name>/rank"])
+def test_a_path_with_parameters_is_a_mistake(path):
+    """No request has such a path, so that it would never be refused early."""
+    with pytest.raises(ConfigError, match="expected it as requests have it, without parameters"):
+        asgi.OverloadMiddleware(None, models={path: "ranker"})
+
+
 @pytest.mark.parametrize("models", [["/rank"], "/rank", []])
 def test_models_that_are_no_mapping_are_a_mistake(models):
     """A list of paths is refused with an example of what is expected."""

@@ -51,12 +51,14 @@ def test_a_program_is_told_of_each_way_to_ask():
     program = """
 import logging, otel_inference
 from otel_inference import AdaptiveLimiter, Config, Knob, Tuner
+from otel_inference.maintenance.asgi import OverloadMiddleware
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 value = [4]
 knob = Knob("k", lambda: value[0], lambda new: value.__setitem__(0, new), levels=[4, 8])
 otel_inference.on("stall", model="no-callback")(print)
 otel_inference.limit("no-limit", AdaptiveLimiter())
 otel_inference.tune("no-tuner", Tuner([knob], slo_p95_s=1.0))
+OverloadMiddleware(None, models={"/rank": "no-path"})
 otel_inference.instrument(config=Config(slo_errors={"no-objective": "0.99"}, resources=False))
 rank = otel_inference.observe("ranker")(sum)
 for _ in range(1100):
@@ -70,6 +72,7 @@ otel_inference.evaluate()
     assert [line.split(",")[0] for line in told] == [
         "an objective was asked for the model 'no-objective'",
         "limit() was asked for the model 'no-limit'",
+        "models= of OverloadMiddleware was asked for the model 'no-path'",
         "on() was asked for the model 'no-callback'",
         "tune() was asked for the model 'no-tuner'",
     ], done.stderr

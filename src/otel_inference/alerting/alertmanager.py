@@ -7,15 +7,13 @@ See https://prometheus.io/docs/alerting/latest/clients/.
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from otel_inference.alerting.endpoint import Endpoint
 from otel_inference.alerting.json_value import rfc3339
-from otel_inference.alerting.service import Service, service_name
+from otel_inference.alerting.service import Service, instance, service_name
 from otel_inference.finding import FindingEvent, FindingKind
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ def alert(finding: Finding, service: str | None, *, ends: datetime) -> dict[str,
             subject=finding.subject,
             service=service,
             # Each process judges for itself: without this, one worker would resolve what is open in another.
-            instance=f"{socket.gethostname()}:{os.getpid()}",
+            instance=instance(),
         ),
         "annotations": _filled(
             summary=_summary(finding),

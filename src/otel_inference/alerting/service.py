@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -16,3 +18,8 @@ def service_name(service: Service) -> str | None:
     ('ranking', None)
     """
     return service() if callable(service) else service
+
+
+def instance() -> str:
+    """Host and process: each process judges for itself, and one must not close what is open in another."""
+    return f"{socket.gethostname()}:{os.getpid()}"

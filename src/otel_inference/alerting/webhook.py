@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from otel_inference.alerting.endpoint import Endpoint
 from otel_inference.alerting.json_value import rfc3339
-from otel_inference.alerting.service import Service, service_name
+from otel_inference.alerting.service import Service, instance, service_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +66,7 @@ def document(change: FindingChange, service: str | None) -> dict[str, Any]:
         "kind": finding.kind.value,
         "severity": finding.severity.value,
         "service": service,
+        "instance": instance(),
         "model": finding.model,
         "subject": finding.subject,
         "since": rfc3339(finding.since),

@@ -6,6 +6,7 @@ sent to the Collector is an empty request for each signal, which leaves no trace
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -134,21 +135,39 @@ def _switch(environ: Mapping[str, str]) -> Result:
             remedy="Unset OTEL_SDK_DISABLED.",
         )
     file = environ.get(_FILE)
-    if file and not Path(file).is_file():
-        return Result(
-            subject="SDK",
-            verdict=Verdict.FAILED,
-            found=f"{_FILE} names {file}, which is not there",
-            remedy="Give the path of the file, or unset the variable.",
-        )
     if file:
-        return Result(
-            subject="SDK",
-            verdict=Verdict.WARNING,
-            found=f"{file} configures it: service, sampler and exporters are what it says, and are not looked at",
-            remedy=f"Run this once without {_FILE} and with variables that say the same.",
-        )
+        return _configuration(file)
     return Result(subject="SDK", verdict=Verdict.OK, found="configured by environment variables")
+
+
+def _configuration(file: str) -> Result:
+    """Whether the SDK would read the file that is to configure it; if not, the launcher loads nothing at all."""
+    refused = _refused(file)
+    if refused is not None:
+        why, remedy = refused
+        found = f"{_FILE} names {file}, {why}: nothing is measured"
+        return Result(subject="SDK", verdict=Verdict.FAILED, found=found, remedy=remedy)
+    return Result(
+        subject="SDK",
+        verdict=Verdict.WARNING,
+        found=f"{file} configures it: service, sampler and exporters are what it says, and are not looked at",
+        remedy=f"Run this once without {_FILE} and with variables that say the same.",
+    )
+
+
+def _refused(file: str) -> tuple[str, str] | None:
+    """Why a file cannot be read, and what to do; `None` if it can."""
+    if not Path(file).is_file():
+        return "which is not there", "Give the path of the file, or unset the variable."
+    try:
+        configuration = importlib.import_module("opentelemetry.configuration")
+    except ImportError:
+        return "and opentelemetry-configuration is not installed", "pip install opentelemetry-configuration"
+    try:
+        configuration.load_config_file(file)
+    except Exception as error:  # noqa: BLE001 - whatever a wrong file does to it
+        return f"which cannot be read ({next(iter(str(error).splitlines()), '')})", "Correct the file."
+    return None
 
 
 def _launcher(environ: Mapping[str, str]) -> Result:

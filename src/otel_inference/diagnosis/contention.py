@@ -141,9 +141,13 @@ def lock(scan: Scan) -> Cause | None:
 
 def pause(scan: Scan) -> Cause | None:
     """Most of the added time was spent waiting for input, output or a time: for nothing that the machine is short of."""
-    paused = scan.risen(signals.CALL_PAUSE_RATIO, to=_LOCKED, by=_MOST * scan.slowdown.lost_ratio)
-    if paused is None:
+    lost_ratio = scan.slowdown.lost_ratio
+    paused = scan.change(signals.CALL_PAUSE_RATIO)
+    # Calls that wait all the time, as for another server, do so for longer, though for no greater share of it.
+    if paused is None or paused.after - paused.before * (1.0 - lost_ratio) < max(_LOCKED, _MOST * lost_ratio):
         return None
+    if paused.rise >= _LOCKED and scan.risen(signals.CALL_PAUSE_RATIO, to=_LOCKED) is None:
+        return None  # it rose at another time
     return Cause(
         subject="model",
         evidence=paused.evidence,

@@ -17,8 +17,8 @@ class Profile:
     Attributes:
         calls: Successful warm calls.
         service_s: Time they were worked on.
-        queue_s: Time that all calls waited before they were worked on, rejected ones included.
-        ended: All calls, rejected ones included.
+        queue_s: Time that calls waited before they were worked on.
+        ended: Calls that were not turned away, failed and cold ones included.
         device_s: Time an accelerator worked.
         stage_s: Time by stage.
     """
@@ -42,7 +42,7 @@ class Profile:
         """Add a stretch, after what is known already has been weighted with `keep`."""
         if keep != 1.0:
             self._fade(keep)
-        self.ended += stretch.calls
+        self.ended += stretch.calls - stretch.rejected
         self.queue_s += stretch.queue_s
         self.device_s += stretch.device_s
         self._covered_s += stretch.ended_s - stretch.started_s

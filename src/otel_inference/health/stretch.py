@@ -57,7 +57,7 @@ class Stretch:
         rejected: Calls that a limiter turned away.
         cold: Successful first calls.
         duration_s: Sum of the durations of successful warm calls.
-        queue_s: Sum of the time that calls waited before they were worked on.
+        queue_s: Sum of the time that calls waited before they were worked on; not of those that were turned away.
         max_s: Longest successful warm call.
         by_size: Successful warm calls by size.
         stage_s: Seconds spent in the stages of calls (`preprocess`, `prefill`, `decode`, ...), where engines tell them.
@@ -95,7 +95,7 @@ class Stretch:
     ) -> None:
         """Count one ended call; see the attributes."""
         self.calls += 1
-        if queue_s:
+        if queue_s and not rejected:
             self.queue_s += queue_s
         if failed:
             self.errors += 1

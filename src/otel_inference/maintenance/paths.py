@@ -7,6 +7,11 @@ from typing import Final
 
 from otel_inference.errors import ConfigError
 
+asked: Final[set[str]] = set()
+"""Every model that a path was said to call."""
+
+_PARAMETERS: Final = frozenset("{}<>")
+"""How frameworks write parts of a path that vary; requests never have them."""
 UNREFUSED: Final = "OPTIONS"
 """Method of requests that call no model: a browser that asks whether it may ask takes a refusal for a no."""
 
@@ -19,7 +24,7 @@ class ModelPaths:
             one that it begins with does.
 
     Raises:
-        ConfigError: If that is no mapping, a path does not begin with a slash, or a model has no name.
+        ConfigError: If that is no mapping, a path does not begin with a slash or has parameters, or a model has no name.
 
     >>> paths = ModelPaths({"/embed": "minilm", "/embed/large": "bert", "/embed/health": None})
     >>> paths.model_of("/embed"), paths.model_of("/embed/large/1"), paths.model_of("/embed/health"), paths.model_of("/embedding")
@@ -37,6 +42,10 @@ class ModelPaths:
             if not isinstance(path, str) or not path.startswith("/") or not names_one:
                 msg = f"models has {path!r}: {model!r}; expected a path and the name of the model that it calls, such as '/embed': 'minilm'"
                 raise ConfigError(msg)
+            if _PARAMETERS & set(path):
+                msg = f"models has the path {path!r}; expected it as requests have it, without parameters: all paths below one are meant too"
+                raise ConfigError(msg)
+        asked.update(model for model in models.values() if model is not None)
         longest_first = sorted(models, key=len, reverse=True)
         self._models = [(path.rstrip("/"), path.rstrip("/") + "/", models[path]) for path in longest_first]
 

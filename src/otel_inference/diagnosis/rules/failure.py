@@ -111,7 +111,7 @@ class FailureRule:
                 "window_s": round(at_s - started_s, 1),
                 **({} if usual is None else {"usual_error_ratio": round(usual, 4)}),
             },
-            advice="Calls fail: look at the error types on their spans; recycle_worker if the process itself is broken.",
+            advice="Calls fail: look at the error types on their spans; restart the process if it is broken itself.",
             exemplar=self._failed,
         )
 

@@ -59,13 +59,17 @@ class QueueRule:
             self._profile = Profile.of(self._recent)
             self._waiting.update(self._level(), stretch.started_s)
         concurrency = seen.health.utilization.get("concurrency", 0.0)
-        self._full.update(concurrency / _SATURATED, at_s)
+        # Without a limiter there are no places: what is beyond the number of cores then waits for nothing.
+        self._full.update(concurrency / _SATURATED if self._has_places() else 0.0, at_s)
         verdicts = []
         if self._waiting.is_on:
             verdicts.append(self._bottleneck(seen))
         if self._full.is_on:
             verdicts.append(self._saturation(seen, concurrency))
         return verdicts
+
+    def _has_places(self) -> bool:
+        return self._profile.queue_per_call_s >= _LEAST_WAIT_S or self._rejected()[0] > 0
 
     def _level(self) -> float:
         return max(self._waiting_level(), self._rejecting_level())
@@ -125,12 +129,14 @@ class QueueRule:
                 "in_flight": round(seen.health.concurrency, 2),
                 "window_s": round(seen.health.window.covered_s, 1),
             },
-            advice="All places are taken: let an AdaptiveLimiter learn how many there may be, or add replicas.",
+            advice="All places are taken and calls wait for them: let an AdaptiveLimiter learn how many there may be, or add replicas.",
         )
 
 
 def _latest(stretches: list[Stretch]) -> list[Stretch]:
     """The latest three of these stretches, and as many more as it takes for calls to judge by, within five minutes."""
+    if not any(stretch.calls for stretch in stretches[-_RECENT:]):
+        return stretches[-_RECENT:]  # nobody calls, so nobody waits
     calls = 0
     for length, stretch in enumerate(reversed(stretches), 1):
         calls += stretch.calls
@@ -143,7 +149,10 @@ def _advice(*, idle: bool, is_limited: bool) -> str:
     if idle and is_limited:
         return "A limiter turns calls away while processors are idle: give it more workers, a longer deadline, or sizes to learn from."
     if idle:
-        return "Calls wait while processors are idle: let more run at once (AdaptiveLimiter learns how many)."
+        return (
+            "Calls wait while processors are idle: let more run at once (an AdaptiveLimiter without `workers` learns how many),"
+            " unless they wait for one another inside the model."
+        )
     if is_limited:
         return "More calls arrive than can be served in time: add replicas, or let a Tuner find the batch size."
-    return "More calls arrive than can be served: bound the wait (AdaptiveLimiter), add replicas, or let a Tuner find the batch size."
+    return "More calls arrive than can be served: bound the wait (`deadline_s` of AdaptiveLimiter), add replicas, or let a Tuner find the batch size."

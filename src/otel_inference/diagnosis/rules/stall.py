@@ -53,7 +53,7 @@ class StallRule:
                     "active_calls": health.active_calls,
                     "window_s": round(health.window.covered_s, 1),
                 },
-                advice="A call hangs: look at its trace and at the process's threads; recycle_worker if it does not end.",
+                advice="A call hangs: look at its trace and at the process's threads; restart the process if it does not end.",
                 exemplar=seen.stalled,
             ),
         )

@@ -56,7 +56,7 @@ class ThroughputRule:
                 "window_s": round(at_s - since_s, 1),
             },
             advice=(
-                "Calls begin and do not end: look at the oldest one's trace; recycle_worker if it hangs."
+                "Calls begin and do not end: look at the oldest one's trace; restart the process if it hangs."
                 if stuck
                 else "Fewer calls arrive: look at the callers and at what routes to this process."
             ),
