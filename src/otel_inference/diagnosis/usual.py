@@ -129,8 +129,8 @@ class Learner:
             weight=weight,
             step_s=step_s,
             level_variance=((1.0 + share) ** 2 + share**2) / len(samples),
-            # What a window adds to the one before it; two degrees went into level and autocorrelation.
-            degrees=max(1.0, self._degrees * (1.0 - autocorrelation) - 2.0),
+            # The share of a window's variance that is its own; two degrees went into level and autocorrelation.
+            degrees=max(1.0, self._degrees * (1.0 - autocorrelation**2) - 2.0),
         )
 
     def _learn_noise(self, excess: Sequence[float], follows: Sequence[bool], weight: float, least: float) -> float:
