@@ -11,7 +11,9 @@ from otel_inference.testing import recorded
 
 @pytest.fixture(autouse=True)
 def _fresh_counts():
-    """Counts of this file's own failures."""
+    """Counts of this file's own failures, and none that another test provoked."""
+    guard._errors.clear()
+    guard._dropped.clear()
     yield
     guard._errors.clear()
     guard._dropped.clear()
