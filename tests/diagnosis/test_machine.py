@@ -121,3 +121,10 @@ def test_readings_that_stop_leave_no_saturation_behind():
     run(Stream(USUAL), 300.0, diagnosis=diagnosis, from_s=200.0, told=told)
 
     assert told.closed("saturation:cpu") == [265.0]
+
+
+def test_a_process_that_starts_uses_all_that_it_may():
+    """Half a minute of it is what counts as used up, and not the first readings."""
+    told, _ = run(Stream(USUAL), 60.0, machine=Machine(cpu_ratio=1.0), step_s=1.0)
+
+    assert 30 <= told.opened("saturation:cpu")[0] <= 40
