@@ -173,6 +173,17 @@ def test_calls_that_wait_all_the_time_may_wait_for_longer():
     )  # what was added was no waiting
 
 
+def test_a_pause_that_began_at_another_time_is_no_cause():
+    """Calls that had waited for minutes when they slowed did not slow for it."""
+    course = [(at_s + 10.0, 0.0 if at_s < SINCE_S else 0.7) for at_s in range(100, 660, 10)]
+    before, after = (replace(_waiting(0.0), call_pause_ratio=ratio) for ratio in (0.0, 0.6))
+
+    earlier = causes(replace(TWICE, course=course), _signals(before, after, since_s=SINCE_S - 200))[0]
+    here = causes(replace(TWICE, course=course), _signals(before, after))[0]
+
+    assert (here.is_seen, earlier.is_seen) == (True, False)
+
+
 def test_who_waits_for_a_processor_gets_the_interpreter_late_too():
     """Short waits of our own thread that end late tell of the interpreter's lock only where processors are free."""
     late = {"interpreter_delay_s": 0.008}

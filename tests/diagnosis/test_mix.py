@@ -339,3 +339,10 @@ def test_solves_least_squares_without_negative_parts(rows, target):
         for step in (-0.01, 0.01):
             near = [max(0.0, each + step * (i == j)) for j, each in enumerate(found)]
             assert loss(near) >= loss(found) - 1e-9
+
+
+def test_compares_with_calls_that_took_no_time():
+    """Spans of another instrumentation may have no length; nothing is so many times as long as they are."""
+    base = {SizeKey(2, -1): SizeTotals(50, 0.0, -1000.0, 20000.0)}
+
+    assert compare(base, stretch(mixed(100))).time_ratio == 1.0

@@ -115,6 +115,15 @@ def test_longer_inputs_are_over_when_they_are():
     assert closes_within(told, "input_shift", 180)
 
 
+def test_longer_inputs_of_slower_calls_are_not_called_as_fast_as_before():
+    """Both at once: the advice of neither says that the other is not there."""
+    longer = tuple(4 * size for size in USUAL.sizes)
+    told, _ = run_wrong(wrong(sizes=longer, slower=2.0), END_S, quiet=TOLD, machine=_meanwhile())
+
+    assert {"latency_shift", "input_shift:sizes"} <= set(told.names)
+    assert "take longer too" in told.last("input_shift").advice
+
+
 def test_callers_who_wait_for_longer_inputs_call_less():
     """Four times the tokens, and callers who send the next when they have the answer: the inputs explain the fewer calls."""
     longer = tuple(4 * size for size in USUAL.sizes)
